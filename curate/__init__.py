@@ -1,0 +1,1 @@
+"""curate: decide what to train on."""

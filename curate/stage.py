@@ -1,0 +1,172 @@
+"""A stage: a frozen settings object, an optional `fit`, and `load`.
+
+    settings --fit(inputs, engine, folder)--> artifact files in `folder`
+    settings --load(folder)-----------------> function: Arrow table (one shard) -> Arrow table (its new columns)
+
+The fields of the class are its settings; an unknown key in a recipe is refused. The function that
+`load` returns is the whole stage: it can be called in a test with a table typed by hand. A stage knows
+nothing of Ray, of run folders, of resuming, of other stages.
+
+One file holds one stage (one method); `method: NAME` in a recipe names the file inside the family's
+folder, so `ls curate/score` is the catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+TableFunction = Callable[[pa.Table], pa.Table]
+
+# A verdict is one struct column. A null struct means that the stage has nothing against the row.
+#   decision   "drop" or "quarantine" ("keep" is written only where a stage wants to record a value)
+#   rule       short snake_case name; the key under which the row is counted
+#   value, threshold   what was measured and what it was held against (float64, may be null)
+#   twin       row_id of the survivor, for a duplicate;  twin_at: its "shard:position" in this run
+#   similarity exact similarity to that survivor, in [0, 1]
+VERDICT = pa.struct(
+    [
+        ("decision", pa.string()),
+        ("rule", pa.string()),
+        ("value", pa.float64()),
+        ("threshold", pa.float64()),
+        ("twin", pa.string()),
+        ("twin_at", pa.string()),
+        ("similarity", pa.float64()),
+    ]
+)
+
+
+def verdicts(rows: Sequence[dict[str, Any] | None]) -> pa.Array:
+    """One verdict struct per row; None where there is nothing against the row. Missing keys are null."""
+    return pa.array(rows, type=VERDICT)
+
+
+def verdict_column(
+    rules: Sequence[str | None],
+    values: Sequence[float | None] | None = None,
+    thresholds: Sequence[float | None] | None = None,
+    decision: str = "drop",
+) -> pa.Array:
+    """Verdicts from parallel columns, without a Python dictionary per row (rule None: no verdict)."""
+    rule = pa.array(rules, pa.string())
+    rows = len(rule)
+    empty = pa.nulls(rows, pa.string())
+    fields = [
+        pa.array([decision] * rows, pa.string()),
+        rule,
+        pa.array(values, pa.float64()) if values is not None else pa.nulls(rows, pa.float64()),
+        pa.array(thresholds, pa.float64()) if thresholds is not None else pa.nulls(rows, pa.float64()),
+        empty,
+        empty,
+        pa.nulls(rows, pa.float64()),
+    ]
+    return pa.StructArray.from_arrays(fields, fields=list(VERDICT), mask=rule.is_null())
+
+
+class Resources(BaseModel):
+    """What one worker of a stage needs. `memory` is in bytes, `cpus` in cores, `gpus` in devices."""
+
+    model_config = ConfigDict(frozen=True)
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 256 << 20
+
+
+class Inputs(Protocol):
+    """What `fit` sees: the columns that the stage reads, shard by shard, hidden rows left out."""
+
+    @property
+    def shards(self) -> list[str]: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    def table(self, shard: str) -> pa.Table: ...
+
+    def tables(self) -> Iterator[tuple[str, pa.Table]]: ...
+
+
+class FitEngine(Protocol):
+    """What `fit` may ask for: another stage over every shard, in parallel, committed and resumable."""
+
+    def step(self, name: str, stage: Stage) -> Inputs: ...
+
+
+class Stage(BaseModel):
+    """Base of every stage. Override `reads`, `writes`, `load`, and `fit` where the corpus must be seen.
+
+    `reads` may also name two virtual columns: `shard` (string, the shard's name) and `position` (int32,
+    the row's place in it). Rows hidden from the stage (see `hidden_by`) are taken out of the table before
+    the function is called and come back as nulls; so a scorer never meets a null text, nor an empty table.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Which verdicts hide a row from this stage: "quarantine", "duplicate", "sample". Never a score.
+    hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine"})
+    # What this stage's own verdicts mean to later stages: "duplicate", "sample" or "other".
+    verdict_kind: ClassVar[str] = "other"
+    # True: the function returns new rows (a generator), not columns for the rows it was given.
+    generates: ClassVar[bool] = False
+    # Distributions whose version belongs to the result, by their names on the package index.
+    libraries: ClassVar[tuple[str, ...]] = ()
+    # Settings that say where or how fast, not what: left out of the fingerprint.
+    unfingerprinted: ClassVar[frozenset[str]] = frozenset()
+
+    def reads(self) -> tuple[str, ...]:
+        """Names of the columns the function needs."""
+        return ()
+
+    def reads_if_present(self) -> tuple[str, ...]:
+        """Names of columns it uses where an input has them."""
+        return ()
+
+    def writes(self) -> pa.Schema:
+        """Schema of what the function returns, in order."""
+        raise NotImplementedError
+
+    def models(self) -> tuple[str, ...]:
+        """References of the models it loads (hub id, folder, GGUF file, package:NAME/PATH)."""
+        return ()
+
+    def identity(self) -> dict[str, Any]:
+        """Anything else that the bytes of the result depend on (device, dtype, compiler, a file's digest)."""
+        return {}
+
+    def resources(self) -> Resources:
+        return Resources()
+
+    def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
+        raise NotImplementedError
+
+    def load(self, folder: Path) -> TableFunction:
+        raise NotImplementedError
+
+    @classmethod
+    def fits(cls) -> bool:
+        return cls.fit is not Stage.fit
+
+    def but(self, **changes: Any) -> Any:
+        """The same settings with some changed; checked like settings from a recipe."""
+        return type(self).model_validate({**self.model_dump(), **changes})
+
+
+def write_decision(folder: Path, shard: str, columns: pa.Table) -> None:
+    """Store what a fit decided about one shard: same rows, same order as `inputs.table(shard)`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(columns, folder / f"{shard}.decision", compression="zstd", compression_level=3)
+
+
+def read_decision(folder: Path) -> TableFunction:
+    """The function of a stage whose fit wrote decisions: look up the shard (`reads` must name `shard`)."""
+
+    def look_up(table: pa.Table) -> pa.Table:
+        return pq.read_table(folder / f"{table.column('shard')[0].as_py()}.decision")
+
+    return look_up
