@@ -55,6 +55,8 @@ class Column:
     file: str
     name: str
     hash: str
+    # Of a verdict column: hash of which rows it drops, and of which it quarantines; "" where none.
+    masks: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,15 @@ class Dataset:
         """Shard by shard; a column that a shard does not have is left out of its table."""
         for shard in self.shards:
             yield shard, self.read(shard, [name for name in names if name in shard.columns])
+
+
+def columns_of(step: str, file: str, described: Mapping[str, Mapping[str, str]]) -> dict[str, Column]:
+    """Columns of a committed file as later stages see them: a `verdict` is known by its step's name."""
+    found = {}
+    for name, hashes in described.items():
+        masks = {word: hashes[word] for word in ("drop", "quarantine") if word in hashes}
+        found[f"{step}.verdict" if name == "verdict" else name] = Column(file, name, hashes["hash"], masks)
+    return found
 
 
 def union(*datasets: Dataset) -> Dataset:

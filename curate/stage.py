@@ -128,8 +128,8 @@ class Stage(BaseModel):
         return ()
 
     def writes(self) -> pa.Schema:
-        """Schema of what the function returns, in order."""
-        raise NotImplementedError
+        """Schema of what the function returns, in order; empty for a stage that only fits."""
+        return pa.schema([])
 
     def models(self) -> tuple[str, ...]:
         """References of the models it loads (hub id, folder, GGUF file, package:NAME/PATH)."""

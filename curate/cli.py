@@ -1,0 +1,241 @@
+"""The command line. Heavy libraries are imported by the commands that need them, so `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from curate.errors import CurateError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="""Decide what to train on: one recipe in, one training set out, and a receipt for every row.
+
+    Begin with:  curate run configs/quickstart.yaml   then   curate status runs/quickstart
+
+    Exit codes: 0 done; 1 internal error; 2 mistake in the recipe or the input; 3 done, but more rows set aside than
+    allowed or a whole file unreadable; 5 another run holds the folder; 6 disk full; 75 endpoint unavailable, try
+    later; 130 stopped on request, resumable.""",
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line of stdout.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, for example runs/quickstart.", show_default=False)]
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file; configs/ holds some.", show_default=False)],
+    run_dir: Annotated[Optional[Path], typer.Option(help="Where the run lives [default: runs/NAME-OF-RECIPE].", show_default=False)] = None,
+    engine: Annotated[str, typer.Option(help="ray: actor pools on all cores or a cluster. inline: this process, for tests and small data.")] = "ray",
+    changes: Annotated[Optional[list[str]], typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Change a setting; may be repeated.")] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Worker processes [default: as many as cores and memory allow].", show_default=False)] = None,
+    address: Annotated[Optional[str], typer.Option(help="A running Ray cluster to use.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe, or finish an interrupted run: only what is missing or changed is computed.
+
+    Example:  curate run configs/recovery.yaml --set select.budget=100000 --run-dir runs/small
+    """
+    from curate.pipeline import execute
+
+    facts = execute(recipe, run_dir, engine, changes or [], workers=workers, address=address, progress=True)
+    _say(facts, as_json, _run_text(facts))
+    raise typer.Exit(facts["exit_code"])
+
+
+@app.command()
+def status(run_folder: RunFolder, as_json: AsJson = False) -> None:
+    """Show what a run has done: its steps, its counts, where its dataset is."""
+    from curate.ledger import open_run
+
+    ledger = open_run(run_folder)
+    facts = {"run": str(run_folder), **ledger.facts}
+    lines = [f"{run_folder}: {facts['state']}"]
+    for step in facts["steps"]:
+        did = f"{step['executed']} of {step['shards']} shards run" if step["executed"] else ("fitted" if step["fitted"] == "fitted" else "nothing to do")
+        lines.append(f"  {step['name']:<24} {step['rows']:>10,} rows  {did:<24} {step['seconds']:>8.1f} s")
+    lines.append("")
+    lines.append(_counts_text(facts.get("counts")) if facts.get("counts") else "  not finished: run the same `curate run` command to go on")
+    _say(facts, as_json, "\n".join(lines))
+
+
+@app.command()
+def explain(
+    run_folder: RunFolder,
+    row: Annotated[str, typer.Argument(help="A row_id, its first digits, or file:line.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Say what happened to one row and why: origin, fate, every verdict, scores, twin, children.
+
+    Example:  curate explain runs/quickstart 3f9a      or      curate explain runs/quickstart pool.jsonl:17
+    """
+    from curate.ledger import open_run
+
+    ledger = open_run(run_folder)
+    found = [ledger.explain(shard, position) for shard, position in ledger.find(row)]
+    _say({"rows": found}, as_json, "\n\n".join(_explain_text(item) for item in found))
+
+
+@app.command()
+def drops(
+    run_folder: RunFolder,
+    rule: Annotated[Optional[str], typer.Option(help="Only rows that fell to this rule.", show_default=False)] = None,
+    sample: Annotated[int, typer.Option(help="How many rows to show, spread evenly over the run.", min=1)] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """List rows that were left out, with the reason; without --rule also the counts per rule."""
+    from curate.ledger import open_run
+
+    ledger = open_run(run_folder)
+    counts: dict[str, int] = {}
+    rows: list[dict[str, Any]] = []
+    for shard, table in ledger.drops(rule):
+        for row in table.to_pylist():
+            counts[row["rule"]] = counts.get(row["rule"], 0) + 1
+            rows.append({"at": f"{shard.name}:{row['position']}", **row})
+    if rule and not rows:
+        known = sorted({found for _, table in ledger.drops(None) for found in table["rule"].to_pylist()})
+        from curate.errors import UserMistake
+
+        raise UserMistake(f"no row fell to rule '{rule}'; rules of this run: {', '.join(known) or 'none'}")
+    step = max(1, len(rows) // sample)
+    shown = rows[::step][:sample]
+    lines = [f"{count:>8,}  {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])]
+    lines += ["", *(_drop_line(row) for row in shown)]
+    _say({"counts": counts, "rows": shown}, as_json, "\n".join(lines))
+
+
+@app.command()
+def report(run_folder: RunFolder, as_json: AsJson = False) -> None:
+    """Write the report of a run again (one self-contained HTML file) and say where it is."""
+    from curate.ledger import open_run
+    from curate.report.facts import write_report
+
+    path = write_report(open_run(run_folder))
+    _say({"report": str(path)}, as_json, str(path))
+
+
+def _say(facts: dict[str, Any], as_json: bool, text: str) -> None:
+    """Text for people; with --json one object on one line, the last of stdout."""
+    if as_json:
+        print(json.dumps(facts, default=str, ensure_ascii=True), flush=True)
+    else:
+        print(text, flush=True)
+
+
+def _counts_text(facts: dict[str, Any]) -> str:
+    dropped = sum(facts["dropped"].values())
+    lines = [
+        f"  {facts['rows_in']:>10,} rows in" + (f", {facts['generated']:,} generated" if facts["generated"] else ""),
+        f"  {facts['kept']:>10,} kept" + (f" ({facts['kept_generated']:,} of them generated)" if facts["kept_generated"] else "") + f", {facts['tokens_kept']:,} tokens",
+        f"  {dropped:>10,} dropped",
+    ]
+    lines += [f"  {count:>14,}  {rule}" for rule, count in sorted(facts["dropped"].items(), key=lambda item: -item[1])]
+    if facts["quarantined"] or facts["files_quarantined"]:
+        lines.append(f"  {facts['quarantined']:>10,} rows set aside (quarantine), {facts['files_quarantined']} files unreadable")
+        lines += [f"  {count:>14,}  {rule}" for rule, count in sorted(facts.get("quarantine_rules", {}).items(), key=lambda item: -item[1])]
+    return "\n".join(lines)
+
+
+def _run_text(facts: dict[str, Any]) -> str:
+    lines = [_counts_text(facts), ""]
+    lines += [f"  unreadable: {visible(problem['file'])}: {visible(problem['reason'])}" for problem in facts["problems"]]
+    lines += [f"  dataset  {facts['dataset']}", f"  report   {facts['report']}"]
+    if facts["exit_code"] == 3:
+        lines.append("  exit code 3: more was set aside than ingest.quarantine_max allows, or a whole file could not be read; the dataset is written without it")
+    return "\n".join(lines)
+
+
+def visible(text: Any, most: int = 160) -> str:
+    """Text of a document made safe for a terminal: control and direction marks shown, length cut."""
+    from curate.report.visible import visible as shown
+
+    return shown(str(text), most)
+
+
+def _explain_text(item: dict[str, Any]) -> str:
+    lines = [
+        f"{item['row_id']}  at {item['at']}",
+        f"  from       {visible(item['source'])}, {visible(item['file'])}:{item['line']}" + (f", id {visible(item['source_id'], 60)}" if item["source_id"] is not None else ""),
+        f"  fate       {item['fate']}" + (f" by {item['step']}: {item['rule']}" if item["step"] else ""),
+    ]
+    for verdict in item["verdicts"]:
+        held = f"  ({verdict['value']:g} against {verdict['threshold']:g})" if verdict["value"] is not None and verdict["threshold"] is not None else ""
+        lines.append(f"  verdict    {verdict['step']}: {verdict['decision']} {verdict['rule']}{held}")
+    if item["twin_is"]:
+        twin = item["twin_is"]
+        similarity = f", similarity {item['similarity']:.3f}" if item["similarity"] is not None else ""
+        lines.append(f"  survivor   {twin['row_id']} at {visible(twin['file'])}:{twin['line']}{similarity}")
+        lines.append(f"             {visible(twin['text'])}")
+    if item["lineage"].get("origin"):
+        lineage = item["lineage"]
+        lines.append(f"  made by    {lineage['origin']} ({visible(lineage['generator'])}), from {', '.join(lineage['parents'] or [])}, depth {lineage['depth']}")
+    for child in item["children"]:
+        lines.append(f"  child      {child['row_id']} ({child['origin']}): {child['fate']}")
+    shown = [f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={visible(value, 40)}" for name, value in item["scores"].items() if value is not None]
+    if shown:
+        lines.append("  scores     " + ", ".join(shown))
+    for name, text in item["text"].items():
+        if text is not None and name != "messages" and not (name == "text" and item["text"]["prompt"] is not None):
+            lines.append(f"  {name:<10} {visible(text, 300)}")
+    return "\n".join(lines)
+
+
+def _drop_line(row: dict[str, Any]) -> str:
+    held = f" ({row['value']:g} against {row['threshold']:g})" if row["value"] is not None and row["threshold"] is not None else ""
+    text = row["prompt"] or row["text"] or ""
+    return f"{row['row_id'][:12]}  {visible(row['file'], 40)}:{row['line']}  {row['step']}: {row['rule']}{held}\n    {visible(text, 140)}"
+
+
+def _watch_signals() -> None:
+    """First Ctrl-C or SIGTERM: stop between shards, resumable. Second: at once."""
+    from curate.engine import stop
+
+    def on_signal(number: int, _frame: Any) -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+        sys.stderr.write("\nstopping after the shards in hand (once more: at once)\n")
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: user mistakes end in one message and their exit code, never in a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    _watch_signals()
+    try:
+        app(arguments, standalone_mode=True)
+    except CurateError as error:
+        _fail(str(error), error.exit_code, "--json" in arguments)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # a fault of ours: the trace goes to a file, the user gets what to do
+        import tempfile
+        import traceback
+
+        trace = Path(tempfile.gettempdir()) / f"curate-error-{os.getpid()}.txt"
+        trace.write_text(traceback.format_exc())
+        _fail(f"internal error: {type(error).__name__}: {error}. The details are in {trace}; please report this", 1, "--json" in arguments)
+
+
+def _fail(message: str, code: int, as_json: bool) -> None:
+    print(f"curate: {message}", file=sys.stderr, flush=True)
+    if as_json:
+        print(json.dumps({"error": message, "exit_code": code}), flush=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

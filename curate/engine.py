@@ -1,0 +1,300 @@
+"""Where shards are computed: in this process, or on Ray. The only module that imports Ray.
+
+One verb: `map(function, job, tasks, resources)` runs `function(job, task)` for every task and yields
+(task, result) as they finish. Both engines keep one conformance suite (tests/test_engine.py).
+
+Why Ray Core actors and not Ray Data: on 2.60 a poison row loses its block, a crashing row is retried
+without limit, files get random names and shuffled rows, and two one-CPU actors deadlock two cores.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from curate.errors import InternalError, Stopped, UserMistake
+from curate.stage import Resources
+
+# Set by the first Ctrl-C or SIGTERM; engines look at it between shards.
+stop = threading.Event()
+
+
+class Task(Protocol):
+    """One shard's worth of work. A task of 0 rows cannot be narrowed (a whole source file, for one)."""
+
+    @property
+    def rows(self) -> int: ...
+
+    def only(self, start: int, end: int) -> Any: ...
+
+    def without(self, positions: tuple[int, ...], why: str) -> Any: ...
+
+
+T = TypeVar("T", bound=Task)
+Results = Iterator[tuple[T, Any]]
+Function = Callable[[Any, Any], Any]
+
+
+def check_stop() -> None:
+    if stop.is_set():
+        raise Stopped("stopped on request; everything finished so far is kept: run the same command to go on")
+
+
+def set_threads(count: int) -> None:
+    """Fix the thread pools of everything that computes: other counts give other bytes (measured: numpy, k-means)."""
+    for name in ("OMP", "OPENBLAS", "MKL", "RAYON", "NUMEXPR", "BLIS", "VECLIB_MAXIMUM"):
+        os.environ[f"{name}_NUM_THREADS"] = str(count)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def limit_threads(count: int) -> None:
+    """The same for libraries that are loaded already."""
+    import sys
+
+    from threadpoolctl import threadpool_limits
+
+    if "numpy" in sys.modules:
+        threadpool_limits(limits=count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+
+
+class Inline:
+    """Every shard in this process, one after the other: for tests, debugging and data of minutes."""
+
+    name = "inline"
+
+    def __init__(self, threads: int = 1):
+        set_threads(threads)
+
+    def map(self, function: Function, job: Any, tasks: Iterable[T], resources: Resources) -> Results:
+        for task in tasks:
+            check_stop()
+            yield task, function(job, task)
+
+    def close(self) -> None: ...
+
+
+def _cpu_memory() -> int:
+    """Bytes of memory that are free on this machine."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class OnRay:
+    """Pools of actors, one shard per call, retries off; pools are kept from stage to stage.
+
+    A dead worker's shard is run once more whole; after a second death it is narrowed by halves to the row
+    that kills it, and computed in one piece without that row: a poison row costs a row and no other bytes.
+    """
+
+    name = "ray"
+
+    def __init__(
+        self,
+        threads: int = 1,
+        workers: int | None = None,
+        address: str | None = None,
+        num_cpus: int | None = None,
+        num_gpus: int | None = None,
+        shard_timeout: float | None = None,
+    ):
+        self.threads, self.workers, self.shard_timeout = threads, workers, shard_timeout
+        self.address = address or os.environ.get("RAY_ADDRESS")
+        self.num_cpus, self.num_gpus = num_cpus, num_gpus
+        self.pools: dict[tuple[float, int], list[Any]] = {}
+        self.ray: Any = None
+        self.mine = False
+        set_threads(threads)
+
+    def _start(self) -> Any:
+        """Ray starts when a shard must run, not before: a run with nothing to do never pays for it."""
+        if self.ray is not None:
+            return self.ray
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import logging
+
+        import ray
+
+        environment = {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS") or name.startswith("CURATE_")}
+        options: dict[str, Any] = {
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+            "runtime_env": {"env_vars": {**environment, "TOKENIZERS_PARALLELISM": "false"}},
+            "ignore_reinit_error": True,
+        }
+        if self.address:
+            options["address"] = self.address
+        else:
+            self.mine = not ray.is_initialized()
+            options |= {
+                "include_dashboard": False,
+                "num_cpus": self.num_cpus or os.cpu_count(),
+                "_node_ip_address": "127.0.0.1",
+                # Tables go through files, never through the object store.
+                "object_store_memory": 100 << 20,
+            }
+            if self.num_gpus is not None:
+                options["num_gpus"] = self.num_gpus
+        ray.init(**options)
+        self.ray = ray
+        return ray
+
+    def _size(self, resources: Resources, tasks: int) -> int:
+        """How many workers: what was asked for, else as many as cores, memory and devices allow."""
+        ray = self._start()
+        total = ray.cluster_resources()
+        if resources.gpus:
+            devices = int(total.get("GPU", 0) // resources.gpus)
+            if not devices:
+                raise UserMistake(f"a stage asks for {resources.gpus:g} GPU and the cluster has none: start Ray with num_gpus, or run on CPU")
+            wanted = self.workers or devices
+            return max(1, min(wanted, devices, tasks))
+        cores = int(total.get("CPU", 1))
+        # An address may be a cluster of many machines: there the memory of this one says nothing.
+        fits = cores if self.address else max(1, int(_cpu_memory() * 0.8 // max(resources.memory, 1)))
+        return max(1, min(self.workers or min(cores, fits), tasks))
+
+    def _actor(self, resources: Resources, size: int) -> Any:
+        ray = self._start()
+        cores = ray.cluster_resources().get("CPU", 1)
+        # A fraction of a core each, so that nothing can starve: two one-CPU actors deadlock two cores.
+        share = round(max(0.01, min(resources.cpus, 0.8 * cores / size)), 2)
+        actor = ray.remote(_Worker).options(num_cpus=share, num_gpus=resources.gpus, max_restarts=0, max_task_retries=0)
+        return actor.remote(self.threads)
+
+    def _pool(self, resources: Resources, size: int) -> list[Any]:
+        key = (resources.gpus, size)
+        for other in [other for other in self.pools if other != key]:
+            for worker in self.pools.pop(other):
+                self.ray.kill(worker)
+        if key not in self.pools:
+            self.pools[key] = [self._actor(resources, size) for _ in range(size)]
+        return self.pools[key]
+
+    def map(self, function: Function, job: Any, tasks: Iterable[T], resources: Resources) -> Results:
+        waiting: deque[Any] = deque(tasks)
+        if not waiting:
+            return
+        ray = self._start()
+        pool = self._pool(resources, self._size(resources, len(waiting)))
+        job_reference = ray.put(job)
+        idle = list(range(len(pool)))
+        flying: dict[Any, tuple[int, Any, float]] = {}
+        deaths: dict[int, int] = {}
+        originals = {id(task): task for task in waiting}
+        try:
+            while waiting or flying:
+                check_stop()
+                while waiting and idle:
+                    task, slot = waiting.popleft(), idle.pop()
+                    flying[pool[slot].call.remote(function, job_reference, task)] = (slot, task, time.monotonic())
+                ready, _ = ray.wait(list(flying), timeout=0.2)
+                for reference in list(flying):
+                    slot, task, since = flying[reference]
+                    late = bool(self.shard_timeout) and time.monotonic() - since > (self.shard_timeout or 0)
+                    if reference not in ready and not late:
+                        continue
+                    del flying[reference]
+                    outcome = self._outcome(ray, reference, pool[slot], late)
+                    if isinstance(outcome, _Death):
+                        pool[slot] = self._actor(resources, len(pool))
+                        first = originals.get(id(task), task)
+                        deaths[id(first)] = deaths.get(id(first), 0) + 1
+                        if deaths[id(first)] == 1:
+                            waiting.appendleft(task)
+                        elif not getattr(task, "rows", 0) or deaths[id(first)] > 2:
+                            raise InternalError(
+                                f"the worker of {task} died {deaths[id(first)]} times ({outcome.why}): look at Ray's logs, or run it with --engine inline to see where"
+                            )
+                        else:
+                            poison = self._poison(function, job_reference, task, resources, pool, slot)
+                            narrowed = task.without(tuple(poison), outcome.why)
+                            originals[id(narrowed)] = first
+                            waiting.appendleft(narrowed)
+                    else:
+                        yield originals.get(id(task), task), outcome
+                    idle.append(slot)
+        finally:
+            for reference in flying:
+                ray.cancel(reference, force=False)
+            if flying:  # abandoned work must not delay the next stage, nor write after us
+                self._drop_pools()
+
+    def _outcome(self, ray: Any, reference: Any, worker: Any, late: bool) -> Any:
+        from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
+
+        if late:
+            ray.kill(worker)
+            return _Death("hang")
+        try:
+            return ray.get(reference)
+        except OutOfMemoryError:
+            return _Death("out_of_memory")
+        except (RayActorError, WorkerCrashedError):
+            return _Death("crash")
+        except RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+
+    def _poison(self, function: Function, job: Any, task: Any, resources: Resources, pool: list[Any], slot: int) -> list[int]:
+        """Rows (places in the task) whose presence kills a worker, by halving; results are thrown away."""
+        ray = self._start()
+
+        def dies(start: int, end: int) -> bool:
+            check_stop()
+            reference = pool[slot].call.remote(function, job, task.only(start, end))
+            ready, _ = ray.wait([reference], timeout=self.shard_timeout)
+            outcome = self._outcome(ray, reference, pool[slot], late=not ready)
+            if isinstance(outcome, _Death):
+                pool[slot] = self._actor(resources, len(pool))
+            return isinstance(outcome, _Death)
+
+        found: list[int] = []
+
+        def narrow(start: int, end: int) -> None:
+            """Called only where start:end is known to kill."""
+            if end - start == 1:
+                found.append(start)
+                return
+            middle = (start + end) // 2
+            left = dies(start, middle)
+            if left:
+                narrow(start, middle)
+            if not left or dies(middle, end):  # left survives: the fault must be on the right
+                narrow(middle, end)
+
+        narrow(0, task.rows)
+        return found
+
+    def _drop_pools(self) -> None:
+        for workers in self.pools.values():
+            for worker in workers:
+                self.ray.kill(worker)
+        self.pools.clear()
+
+    def close(self) -> None:
+        if self.ray is not None:
+            self._drop_pools()
+            if self.mine:  # a cluster that was there before us stays
+                self.ray.shutdown()
+            self.ray = None
+
+
+class _Death:
+    def __init__(self, why: str):
+        self.why = why
+
+
+class _Worker:
+    """The actor: any function of ours over one shard. What a function loads, it caches in its own module."""
+
+    def __init__(self, threads: int):
+        set_threads(threads)
+
+    def call(self, function: Function, job: Any, task: Any) -> Any:
+        return function(job, task)

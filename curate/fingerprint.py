@@ -1,0 +1,113 @@
+"""What a result depends on, reduced to one hash: settings, code, libraries, models, inputs.
+
+Nothing here imports torch or ray: a run with nothing to do must end in a second or two.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import sys
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from curate.stage import Stage
+
+PACKAGE = Path(__file__).parent
+# Changing how shards are scheduled, recorded or shown changes no value in them.
+SPINE = {"dataset", "stage", "runs", "engine", "recipe", "ledger", "cli", "store", "fingerprint", "errors", "progress", "pipeline"}
+
+
+def of_stage(stage: Stage, threads: int) -> dict[str, Any]:
+    """Everything about a stage, apart from its inputs and its artifact, that its result depends on."""
+    from curate import models
+
+    settings = stage.model_dump(mode="json", exclude=set(stage.unfingerprinted) or None)
+    return {
+        "stage": f"{type(stage).__module__.removeprefix('curate_user_')}.{type(stage).__name__}",
+        "settings": settings,
+        "code": code_hash(Path(sys.modules[type(stage).__module__].__file__ or "")),
+        "models": [models.identity(reference) for reference in stage.models()],
+        "identity": stage.identity(),
+        "libraries": {name: _version(name) for name in ("pyarrow", *stage.libraries)},
+        "python": sys.version_info[:2],
+        "threads": threads,
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run computes with, for run.json."""
+    names = ("curate", "pyarrow", "numpy", "torch", "transformers", "tokenizers", "ray", "faiss-cpu", "rensa", "scikit-learn", "scipy")
+    return {"python": ".".join(map(str, sys.version_info[:3])), **{name: _version(name) for name in names}}
+
+
+def code_hash(file: Path) -> str:
+    """Hash of the syntax trees, without comments and docstrings, of a file and of the modules of ours it imports."""
+    seen: dict[Path, str] = {}
+    todo = [file.resolve()]
+    while todo:
+        path = todo.pop()
+        if path not in seen:
+            seen[path], imported = _parsed(path, path.stat().st_mtime_ns)
+            todo += imported
+    parts = sorted((path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name, tree) for path, tree in seen.items())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=1024)
+def _parsed(path: Path, _mtime: int) -> tuple[str, tuple[Path, ...]]:
+    tree = ast.parse(path.read_bytes())
+    imported = tuple(sorted({found for node in ast.walk(tree) for found in _ours(node, path)}))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and body:
+            first = body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                node.body = body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imported
+
+
+def _ours(node: ast.AST, path: Path) -> list[Path]:
+    """Files of this package (or beside a user's file) that an import statement names."""
+    names: list[str] = []
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+        names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    found = []
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == "curate":
+            if len(parts) > 1 and parts[1] in SPINE:
+                continue
+            base = PACKAGE.joinpath(*parts[1:])
+        else:
+            base = path.parent.joinpath(*parts)
+            if not base.with_suffix(".py").is_file():
+                continue
+        for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+            if candidate.is_file() and candidate != PACKAGE / "__init__.py":
+                found.append(candidate.resolve())
+    return found
+
+
+def load_module(name: str, file: Path) -> Any:
+    """Import a file that is not part of the package under a name of its own."""
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

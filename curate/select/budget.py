@@ -1,0 +1,251 @@
+"""Spend a budget: thresholds first, then the best rows of every group until its share is used up.
+
+Groups (clusters, as a rule) get shares by `share_by`, in tokens, capped by what they hold; what a capped
+group cannot use is poured over the others (water-filling). With `share_by` a degradation column this is the
+capability budget of PASER (arXiv 2502.12594, eq. 6; docs/methods.md): n_k = B * d_k / sum(d), d_k the
+mean over the group's rows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from curate.select.sample import draws
+from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdicts, write_decision
+
+PRECISION = 6  # scores are compared after rounding: last-bit noise must not move a row
+
+
+class Bound(BaseModel):
+    """What a column must be: within [min, max], or one of `is`. Null passes only with `null: keep`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    min: float | None = None
+    max: float | None = None
+    one_of: tuple[str, ...] | None = Field(None, alias="is")
+    null: Literal["keep", "drop"] = "keep"
+
+
+class Budget(Stage):
+    """Drops what breaks a bound, then keeps the best rows of every group within the budget."""
+
+    where: dict[str, Bound] = Field({}, description="column -> bound; rules below_COLUMN, above_COLUMN, other_COLUMN")
+    budget: int | float | None = Field(None, description="how much to keep: a number of `unit`, or a share below 1 of what there is; None: all")
+    unit: Literal["rows", "tokens", "response_tokens"] = "rows"
+    by: str | None = Field(None, description="score column, best first; None: a fixed random draw")
+    order: Literal["highest", "lowest"] = "highest"
+    groups: str | None = Field(None, description="column whose values share the budget, for example cluster")
+    share_by: str | None = Field(None, description="column whose mean over a group's rows is its weight; None: by size")
+    generated_max_share: float = Field(0.3, ge=0, le=1, description="largest share of the budget that generated rows may take")
+    replaces: tuple[str, ...] = Field((), description="origins whose published rows take the place of their source")
+    nominate: bool = Field(False, description="write the column `nominated` instead of verdicts")
+    seed: int = 0
+
+    libraries = ("numpy",)
+    hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "drop"})
+
+    def reads(self) -> tuple[str, ...]:
+        cost = (self.unit,) if self.unit != "rows" else ()
+        named = (*self.where, *(name for name in (self.by, self.groups, self.share_by) if name))
+        return tuple(dict.fromkeys(("shard", "row_id", "file", "line", *cost, *named)))
+
+    def reads_if_present(self) -> tuple[str, ...]:
+        return ("origin", "parent_at", *(("nominated",) if not self.nominate else ()))
+
+    def writes(self) -> pa.Schema:
+        return pa.schema([("nominated", pa.bool_())] if self.nominate else [("verdict", VERDICT)])
+
+    def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
+        rows, shards = _read(self, inputs)
+        verdict: list[dict[str, Any] | None] = [_bound(self, row) for row in rows]
+        chosen, report = _spend(self, [row for row, found in zip(rows, verdict, strict=True) if found is None])
+        kept = {row.where for row in chosen}
+        replaced = {row.parent for row in chosen if row.origin in self.replaces and row.parent}
+        start = 0
+        for shard, count in shards:
+            here = rows[start : start + count]
+            if self.nominate:
+                column = pa.array([row.where in kept for row in here], pa.bool_())
+                write_decision(folder, shard, pa.table({"nominated": column}))
+            else:
+                for index, row in enumerate(here, start):
+                    if verdict[index] is None and row.where not in kept:
+                        verdict[index] = _left_out(row, report, replaced)
+                write_decision(folder, shard, pa.table({"verdict": verdicts(verdict[start : start + count])}))
+            start += count
+        _write_report(folder, report)
+
+    def load(self, folder: Path) -> TableFunction:
+        return read_decision(folder)
+
+
+@dataclass
+class _Row:
+    where: str  # shard:position
+    cost: float
+    score: float | None
+    group: Any
+    weight: float | None
+    origin: str | None
+    parent: str | None
+    first: bool  # nominated, or generated: spent before the reserve
+    tie: tuple[Any, ...]
+    bounded: dict[str, Any]
+
+
+def _read(stage: Budget, inputs: Inputs) -> tuple[list[_Row], list[tuple[str, int]]]:
+    rows: list[_Row] = []
+    shards: list[tuple[str, int]] = []
+    for shard, table in inputs.tables():
+        shards.append((shard, table.num_rows))
+        none = [None] * table.num_rows
+
+        def column(name: str | None, table: pa.Table = table, none: list[None] = none) -> list[Any]:
+            return table[name].to_pylist() if name and name in table.column_names else none
+
+        ids = column("row_id")
+        random = draws(ids, stage.seed, "select")
+        bounded = {name: column(name) for name in stage.where}
+        columns = (
+            column("position"), column(stage.unit), column(stage.by), column(stage.groups), column(stage.share_by),
+            column("origin"), column("parent_at"), column("nominated"), ids, column("file"), column("line"), random,
+        )  # fmt: skip
+        for index, values in enumerate(zip(*columns, strict=True)):
+            position, cost, score, group, weight, origin, parent, nominated, row_id, file, line, draw = values
+            if stage.by is None:
+                score = draw
+            if score is not None:
+                score = round(float(score), PRECISION)
+                score = None if score != score else score if stage.order == "highest" else -score
+            cost = 1.0 if stage.unit == "rows" else float(cost or 0)
+            here = {name: found[index] for name, found in bounded.items()}
+            rows.append(
+                _Row(f"{shard}:{position}", cost, score, group, weight, origin, parent, bool(nominated) or origin is not None, (row_id, file, line), here)
+            )
+    return rows, shards
+
+
+def _bound(stage: Budget, row: _Row) -> dict[str, Any] | None:
+    for name, bound in stage.where.items():
+        value = row.bounded[name]
+        if value is None or (isinstance(value, float) and value != value):
+            if bound.null == "drop":
+                return {"decision": "drop", "rule": f"no_{name}"}
+            continue
+        if bound.one_of is not None:
+            if str(value) not in bound.one_of:
+                return {"decision": "drop", "rule": f"other_{name}"}
+            continue
+        number = round(float(value), PRECISION)
+        if bound.min is not None and number < bound.min:
+            return {"decision": "drop", "rule": f"below_{name}", "value": number, "threshold": bound.min}
+        if bound.max is not None and number > bound.max:
+            return {"decision": "drop", "rule": f"above_{name}", "value": number, "threshold": bound.max}
+    return None
+
+
+def _spend(stage: Budget, rows: list[_Row]) -> tuple[list[_Row], dict[str, Any]]:
+    """The chosen rows, and what was given to and spent by each group. Spent to within one row."""
+    from curate.algorithms.water_filling import water_fill
+
+    there = sum(row.cost for row in rows if row.origin is None)
+    total = sum(row.cost for row in rows)
+    if stage.budget is None:
+        budget = total
+    else:
+        budget = stage.budget * there if isinstance(stage.budget, float) and stage.budget <= 1 else float(stage.budget)
+    groups: dict[Any, list[_Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.group].append(row)
+    names = sorted(groups, key=lambda name: (name is None, str(type(name)), name if name is not None else 0))
+    capacity = np.array([sum(row.cost for row in groups[name]) for name in names], float)
+    weights = np.array([_weight(stage, groups[name]) for name in names], float)
+    weights = weights if weights.sum() > 0 else np.ones(len(names))
+    given = water_fill(weights, capacity, min(budget, total)) if len(names) else np.empty(0)
+
+    def rank(row: _Row) -> tuple[Any, ...]:
+        return (not row.first, row.score is None, -(row.score or 0.0), row.tie)
+
+    chosen: dict[str, _Row] = {}
+    gone: set[str] = set()  # sources whose replacement was chosen
+    generated_room = stage.generated_max_share * budget
+    spent_by_group: dict[Any, float] = defaultdict(float)
+    spent, spent_generated = 0.0, 0.0
+    cut: dict[Any, float | None] = {}
+
+    def take(row: _Row, room: float) -> bool:
+        nonlocal spent, spent_generated
+        if row.where in chosen or row.where in gone or row.cost > room + 1e-9:
+            return False
+        freed = 0.0
+        replaced = chosen.get(row.parent or "") if row.origin in stage.replaces else None
+        if row.origin is not None and spent_generated + row.cost > generated_room + 1e-9:
+            return False
+        if replaced is not None:
+            del chosen[replaced.where]
+            freed = replaced.cost
+            spent_by_group[replaced.group] -= freed
+        if row.origin in stage.replaces and row.parent:
+            gone.add(row.parent)
+        chosen[row.where] = row
+        spent += row.cost - freed
+        spent_generated += row.cost if row.origin is not None else 0.0
+        spent_by_group[row.group] += row.cost
+        return True
+
+    for name, share in zip(names, given, strict=True):
+        for row in sorted(groups[name], key=rank):
+            if spent_by_group[name] + row.cost <= share + 1e-9:
+                take(row, budget - spent)
+    # What rounding to whole rows left over goes to the best rows anywhere, until none fits.
+    for row in sorted(rows, key=rank):
+        take(row, budget - spent)
+    for name in names:
+        scores = [row.score for row in groups[name] if row.where in chosen and row.score is not None]
+        cut[name] = min(scores) if scores else None
+    report = {
+        "unit": stage.unit, "budget": budget, "spent": spent, "available": total, "by": stage.by, "share_by": stage.share_by, "order": stage.order,
+        "groups": [
+            {
+                "group": name, "rows": len(groups[name]), "available": float(capacity[index]), "weight": float(weights[index] / weights.sum()),
+                "mean": _weight(stage, groups[name]) if stage.share_by else None, "given": round(float(given[index]), 3),
+                "spent": round(spent_by_group[name], 3), "kept": sum(row.where in chosen for row in groups[name]), "cut": cut[name],
+            }
+            for index, name in enumerate(names)
+        ],
+    }  # fmt: skip
+    report["cuts"] = cut
+    return list(chosen.values()), report
+
+
+def _weight(stage: Budget, rows: list[_Row]) -> float:
+    """A group's weight: the mean of `share_by` over its raw rows, never negative; its size where none is named."""
+    if stage.share_by is None:
+        return sum(row.cost for row in rows)
+    values = [row.weight for row in rows if row.weight is not None and row.weight == row.weight and row.origin is None]
+    return max(float(np.mean(values)), 0.0) if values else 0.0
+
+
+def _left_out(row: _Row, report: dict[str, Any], replaced: set[str | None]) -> dict[str, Any]:
+    if row.where in replaced:
+        return {"decision": "drop", "rule": "replaced"}
+    cut = report["cuts"].get(row.group)
+    sign = 1 if report["order"] == "highest" else -1
+    return {
+        "decision": "drop", "rule": "over_budget",
+        "value": None if row.score is None else sign * row.score, "threshold": None if cut is None else sign * cut,
+    }  # fmt: skip
+
+
+def _write_report(folder: Path, report: dict[str, Any]) -> None:
+    import json
+
+    report.pop("cuts")
+    (folder / "budget.json").write_text(json.dumps(report, indent=1))
