@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-def run(recipe: str | Path, run_dir: str | Path | None = None, engine: str = "ray", changes: tuple[str, ...] = (), **options: Any) -> Ledger:
+def run(
+    recipe: str | Path, run_dir: str | Path | None = None, engine: str = "ray", changes: tuple[str, ...] = (), **options: Any
+) -> Ledger:
     """Run a recipe file and give back the run as it stands on the disk: the object that the commands use.
 
     `changes`: "stage.field=value" each. `options`: workers, address, num_cpus, num_gpus, progress (see

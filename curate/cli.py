@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -34,11 +34,17 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder, for example runs/
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file; configs/ holds some.", show_default=False)],
-    run_dir: Annotated[Optional[Path], typer.Option(help="Where the run lives [default: runs/NAME-OF-RECIPE].", show_default=False)] = None,
-    engine: Annotated[str, typer.Option(help="ray: actor pools on all cores or a cluster. inline: this process, for tests and small data.")] = "ray",
-    changes: Annotated[Optional[list[str]], typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Change a setting; may be repeated.")] = None,
-    workers: Annotated[Optional[int], typer.Option(help="Worker processes [default: as many as cores and memory allow].", show_default=False)] = None,
-    address: Annotated[Optional[str], typer.Option(help="A running Ray cluster to use.", show_default=False)] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Where the run lives [default: runs/NAME-OF-RECIPE].", show_default=False)] = None,
+    engine: Annotated[
+        str, typer.Option(help="ray: actor pools on all cores or a cluster. inline: this process, for tests and small data.")
+    ] = "ray",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Change a setting; may be repeated.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes [default: as many as cores and memory allow].", show_default=False)
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster to use.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe, or finish an interrupted run: only what is missing or changed is computed.
@@ -61,10 +67,14 @@ def status(run_folder: RunFolder, as_json: AsJson = False) -> None:
     facts = {"run": str(run_folder), **ledger.facts}
     lines = [f"{run_folder}: {facts['state']}"]
     for step in facts["steps"]:
-        did = f"{step['executed']} of {step['shards']} shards run" if step["executed"] else ("fitted" if step["fitted"] == "fitted" else "nothing to do")
+        did = (
+            f"{step['executed']} of {step['shards']} shards run"
+            if step["executed"]
+            else ("fitted" if step["fitted"] == "fitted" else "nothing to do")
+        )
         lines.append(f"  {step['name']:<24} {step['rows']:>10,} rows  {did:<24} {step['seconds']:>8.1f} s")
     lines.append("")
-    lines.append(_counts_text(facts.get("counts")) if facts.get("counts") else "  not finished: run the same `curate run` command to go on")
+    lines.append(_counts_text(facts["counts"]) if facts["counts"] else "  not finished: run the same `curate run` command to go on")
     _say(facts, as_json, "\n".join(lines))
 
 
@@ -88,7 +98,7 @@ def explain(
 @app.command()
 def drops(
     run_folder: RunFolder,
-    rule: Annotated[Optional[str], typer.Option(help="Only rows that fell to this rule.", show_default=False)] = None,
+    rule: Annotated[str | None, typer.Option(help="Only rows that fell to this rule.", show_default=False)] = None,
     sample: Annotated[int, typer.Option(help="How many rows to show, spread evenly over the run.", min=1)] = 10,
     as_json: AsJson = False,
 ) -> None:
@@ -136,7 +146,9 @@ def _counts_text(facts: dict[str, Any]) -> str:
     dropped = sum(facts["dropped"].values())
     lines = [
         f"  {facts['rows_in']:>10,} rows in" + (f", {facts['generated']:,} generated" if facts["generated"] else ""),
-        f"  {facts['kept']:>10,} kept" + (f" ({facts['kept_generated']:,} of them generated)" if facts["kept_generated"] else "") + f", {facts['tokens_kept']:,} tokens",
+        f"  {facts['kept']:>10,} kept"
+        + (f" ({facts['kept_generated']:,} of them generated)" if facts["kept_generated"] else "")
+        + f", {facts['tokens_kept']:,} tokens",
         f"  {dropped:>10,} dropped",
     ]
     lines += [f"  {count:>14,}  {rule}" for rule, count in sorted(facts["dropped"].items(), key=lambda item: -item[1])]
@@ -151,7 +163,9 @@ def _run_text(facts: dict[str, Any]) -> str:
     lines += [f"  unreadable: {visible(problem['file'])}: {visible(problem['reason'])}" for problem in facts["problems"]]
     lines += [f"  dataset  {facts['dataset']}", f"  report   {facts['report']}"]
     if facts["exit_code"] == 3:
-        lines.append("  exit code 3: more was set aside than ingest.quarantine_max allows, or a whole file could not be read; the dataset is written without it")
+        lines.append(
+            "  exit code 3: more was set aside than ingest.quarantine_max allows, or a whole file could not be read; the dataset is written without it"
+        )
     return "\n".join(lines)
 
 
@@ -165,11 +179,16 @@ def visible(text: Any, most: int = 160) -> str:
 def _explain_text(item: dict[str, Any]) -> str:
     lines = [
         f"{item['row_id']}  at {item['at']}",
-        f"  from       {visible(item['source'])}, {visible(item['file'])}:{item['line']}" + (f", id {visible(item['source_id'], 60)}" if item["source_id"] is not None else ""),
+        f"  from       {visible(item['source'])}, {visible(item['file'])}:{item['line']}"
+        + (f", id {visible(item['source_id'], 60)}" if item["source_id"] is not None else ""),
         f"  fate       {item['fate']}" + (f" by {item['step']}: {item['rule']}" if item["step"] else ""),
     ]
     for verdict in item["verdicts"]:
-        held = f"  ({verdict['value']:g} against {verdict['threshold']:g})" if verdict["value"] is not None and verdict["threshold"] is not None else ""
+        held = (
+            f"  ({verdict['value']:g} against {verdict['threshold']:g})"
+            if verdict["value"] is not None and verdict["threshold"] is not None
+            else ""
+        )
         lines.append(f"  verdict    {verdict['step']}: {verdict['decision']} {verdict['rule']}{held}")
     if item["twin_is"]:
         twin = item["twin_is"]
@@ -178,10 +197,16 @@ def _explain_text(item: dict[str, Any]) -> str:
         lines.append(f"             {visible(twin['text'])}")
     if item["lineage"].get("origin"):
         lineage = item["lineage"]
-        lines.append(f"  made by    {lineage['origin']} ({visible(lineage['generator'])}), from {', '.join(lineage['parents'] or [])}, depth {lineage['depth']}")
+        lines.append(
+            f"  made by    {lineage['origin']} ({visible(lineage['generator'])}), from {', '.join(lineage['parents'] or [])}, depth {lineage['depth']}"
+        )
     for child in item["children"]:
         lines.append(f"  child      {child['row_id']} ({child['origin']}): {child['fate']}")
-    shown = [f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={visible(value, 40)}" for name, value in item["scores"].items() if value is not None]
+    shown = [
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={visible(value, 40)}"
+        for name, value in item["scores"].items()
+        if value is not None
+    ]
     if shown:
         lines.append("  scores     " + ", ".join(shown))
     for name, text in item["text"].items():

@@ -152,7 +152,9 @@ class OnRay:
         if resources.gpus:
             devices = int(total.get("GPU", 0) // resources.gpus)
             if not devices:
-                raise UserMistake(f"a stage asks for {resources.gpus:g} GPU and the cluster has none: start Ray with num_gpus, or run on CPU")
+                raise UserMistake(
+                    f"a stage asks for {resources.gpus:g} GPU and the cluster has none: start Ray with num_gpus, or run on CPU"
+                )
             wanted = self.workers or devices
             return max(1, min(wanted, devices, tasks))
         cores = int(total.get("CPU", 1))

@@ -60,7 +60,9 @@ def code_hash(file: Path) -> str:
         if path not in seen:
             seen[path], imported = _parsed(path, path.stat().st_mtime_ns)
             todo += imported
-    parts = sorted((path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name, tree) for path, tree in seen.items())
+    parts = sorted(
+        (path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name, tree) for path, tree in seen.items()
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

@@ -36,7 +36,9 @@ def fates_of(verdicts: Mapping[str, pa.ChunkedArray], rows: int) -> pa.Table:
 
     `verdicts` maps each step, in the pipeline's order, to its verdict column.
     """
-    found: dict[str, pa.Array] = {name: pa.nulls(rows, kind) for name, kind in [("step", pa.string()), *((f.name, f.type) for f in VERDICT)]}
+    found: dict[str, pa.Array] = {
+        name: pa.nulls(rows, kind) for name, kind in [("step", pa.string()), *((f.name, f.type) for f in VERDICT)]
+    }
     open_rows = pa.array([True] * rows, pa.bool_())
     for name, column in verdicts.items():
         verdict = column.combine_chunks()
@@ -103,7 +105,9 @@ def count(dataset: Dataset, decisions: Sequence[str]) -> Counts:
     counts.by_step = {step: dict(sorted(rules.items())) for step, rules in by_step.items()}
     found = counts.kept + sum(dropped.values()) + counts.quarantined
     if counts.rows_in + counts.generated != found:
-        raise InternalError(f"the ledger does not balance: {counts.rows_in} rows in + {counts.generated} generated, {found} accounted for: please report this")
+        raise InternalError(
+            f"the ledger does not balance: {counts.rows_in} rows in + {counts.generated} generated, {found} accounted for: please report this"
+        )
     return counts
 
 
@@ -127,14 +131,18 @@ class Ledger:
         for shard in self.dataset.shards:
             table = read_columns(self.folder, shard, ["row_id", "file", "line"])
             if colon and line.isdigit():
-                mask = pc.and_(pc.equal(table["line"], int(line)), pc.or_(pc.equal(table["file"], file), pc.ends_with(table["file"], f"/{file}")))
+                mask = pc.and_(
+                    pc.equal(table["line"], int(line)), pc.or_(pc.equal(table["file"], file), pc.ends_with(table["file"], f"/{file}"))
+                )
             else:
                 mask = pc.starts_with(table["row_id"], row)
             for position in pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist():
                 found.append((shard, position))
                 ids.add(table["row_id"][position].as_py())
         if not found:
-            raise UserMistake(f"no row '{row}' in {self.folder}: give a row_id, its first digits, or file:line as `curate drops` prints them")
+            raise UserMistake(
+                f"no row '{row}' in {self.folder}: give a row_id, its first digits, or file:line as `curate drops` prints them"
+            )
         if not colon and len(ids) > 1:
             few = ", ".join(sorted(ids)[:4])
             raise UserMistake(f"'{row}' is the beginning of {len(ids)} row ids ({few} ...): give more digits")
@@ -146,7 +154,9 @@ class Ledger:
         row = read_columns(self.folder, shard, wanted).slice(position, 1).to_pylist()[0]
         fate = fates(self.folder, shard, self.decisions).slice(position, 1).to_pylist()[0]
         verdicts = [
-            {"step": step, **row[f"{step}.verdict"]} for step in self.decisions if f"{step}.verdict" in row and row[f"{step}.verdict"] is not None
+            {"step": step, **row[f"{step}.verdict"]}
+            for step in self.decisions
+            if f"{step}.verdict" in row and row[f"{step}.verdict"] is not None
         ]
         texts = {name: row.get(name) for name in ("messages", "prompt", "response", "text", "parent_text")}
         where = {name: row.get(name) for name in ("row_id", "source", "source_id", "file", "line")}
@@ -159,7 +169,9 @@ class Ledger:
                 table = read_columns(self.folder, other, ["row_id", "parent_at", "origin"])
                 for child in pc.indices_nonzero(pc.fill_null(pc.equal(table["parent_at"], f"{shard.name}:{position}"), False)).to_pylist():
                     outcome = fates(self.folder, other, self.decisions).slice(child, 1).to_pylist()[0]
-                    children.append({"row_id": table["row_id"][child].as_py(), "origin": table["origin"][child].as_py(), "fate": outcome["fate"]})
+                    children.append(
+                        {"row_id": table["row_id"][child].as_py(), "origin": table["origin"][child].as_py(), "fate": outcome["fate"]}
+                    )
         twin = self.at(fate["twin_at"]) if fate.get("twin_at") else None
         return {
             "at": f"{shard.name}:{position}", **where, **fate, "verdicts": verdicts, "scores": scores, "lineage": lineage,
@@ -192,7 +204,9 @@ def open_run(folder: Path) -> Ledger:
     """Read a run folder back from its records."""
     facts = read_json(folder / "run.json")
     if facts is None:
-        raise UserMistake(f"{folder} is not a run folder (it has no run.json): give the folder that `curate run` printed, for example runs/quickstart")
+        raise UserMistake(
+            f"{folder} is not a run folder (it has no run.json): give the folder that `curate run` printed, for example runs/quickstart"
+        )
     columns: dict[str, dict[str, Any]] = {}
     rows: dict[str, int] = {}
     order: list[str] = []

@@ -48,7 +48,9 @@ def execute(
 
         facts = read_json(folder / "run.json") or {}
         if facts.get("format", FORMAT) > FORMAT:
-            raise UserMistake(f"{folder} was written by a newer version of curate (format {facts['format']}): upgrade curate, or give another --run-dir")
+            raise UserMistake(
+                f"{folder} was written by a newer version of curate (format {facts['format']}): upgrade curate, or give another --run-dir"
+            )
         watcher = shown.best() if progress else shown.Silent()
         run = Run(folder, recipe, computer, watcher)
         write_text(folder / "recipe.yaml", recipe.resolved())
@@ -115,7 +117,7 @@ def _write_facts(run: Any, state: str, seconds: float, counts: dict[str, Any] | 
         run.folder / "run.json",
         {
             "format": FORMAT, "state": state, "engine": run.engine.name, "seed": run.recipe.seed, "threads": run.recipe.threads,
-            "versions": fingerprint.versions(), "steps": steps, "decisions": run.decisions, "counts": counts, "problems": run.problems,
+            "versions": fingerprint.versions(), "steps": steps, "decisions": run.decisions, "counts": counts, "problems": run.problems, "mended": dict(run.mended),
             "seconds": round(seconds, 3), "pipeline": getattr(run.recipe.pipeline, "__name__", ""), "token_unit": run.token_unit,
         },
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """What a person sees while a run works: one live table on a terminal, plain lines elsewhere.
 
-    embed       3/11 shards   14,200 rows     212 rows/s   ETA 1m 40s
+embed       3/11 shards   14,200 rows     212 rows/s   ETA 1m 40s
 """
 
 from __future__ import annotations
@@ -79,7 +79,14 @@ class Live(Lines):
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
-        for name, side in (("stage", "left"), ("shards", "right"), ("rows", "right"), ("rows/s", "right"), ("time", "right"), ("ETA", "right")):
+        for name, side in (
+            ("stage", "left"),
+            ("shards", "right"),
+            ("rows", "right"),
+            ("rows/s", "right"),
+            ("time", "right"),
+            ("ETA", "right"),
+        ):
             table.add_column(name, justify=side)  # type: ignore[arg-type]
         for name, facts in self.ended.items():
             shards = f"{facts.executed}/{facts.shards}" if facts.executed or facts.fitted == "fitted" else f"0/{facts.shards}"
@@ -89,7 +96,9 @@ class Live(Lines):
             seconds = max(time.monotonic() - self.started, 1e-6)
             rate_now = self.rows / seconds
             eta = duration((self.to_do - self.rows) / rate_now) if rate_now and self.to_do > self.rows else self.noted
-            table.add_row(self.step, f"{self.done}/{self.shards}", f"{self.rows:,}", f"{rate_now:,.0f}", duration(seconds), eta, style="bold")
+            table.add_row(
+                self.step, f"{self.done}/{self.shards}", f"{self.rows:,}", f"{rate_now:,.0f}", duration(seconds), eta, style="bold"
+            )
         return table
 
     def begin(self, step: str, shards: int, rows: int, reused: int) -> None:

@@ -105,14 +105,19 @@ def check(raw: Any, path: Path) -> Recipe:
     known = {**steps, **{name: f"score.{name}" for name in scorers}}
     for key in raw:
         if key not in RESERVED and key not in known:
-            problems.append(Problem(_line(raw, key), _unknown(f"key '{key}'", str(key), [*RESERVED, *known, *_catalogue("score", None)], in_scorers=key)))
+            problems.append(
+                Problem(
+                    _line(raw, key), _unknown(f"key '{key}'", str(key), [*RESERVED, *known, *_catalogue("score", None)], in_scorers=key)
+                )
+            )
     for name, target in known.items():
-        optional = target.endswith("?")
-        if name not in raw and optional:
+        if name not in raw and target.endswith("?"):
             recipe.sections[name] = None
             continue
         section = raw.get(name)
-        recipe.sections[name] = _section(name, target.rstrip("?"), section, raw, recipe.seed, scorer_path if name in scorers else None, problems)
+        recipe.sections[name] = _section(
+            name, target.rstrip("?"), section, raw, recipe.seed, scorer_path if name in scorers else None, problems
+        )
     if problems:
         lines = [f"{path}:{problem.line}: {problem.text}" if problem.line else f"{path}: {problem.text}" for problem in problems]
         raise UserMistake("\n".join(lines))
@@ -125,7 +130,7 @@ def _reserved(raw: Any, recipe: Recipe, problems: list[Problem]) -> dict[str, An
         "seed": (int,),
         "threads": (int,),
         "sample": (int, float),
-        "pruned": (str, Mapping),  # type: ignore[type-abstract]
+        "pruned": (str, Mapping),
         "pair": (str,),
         "scorers": (list,),
         "scorer_path": (str,),
@@ -140,7 +145,7 @@ def _reserved(raw: Any, recipe: Recipe, problems: list[Problem]) -> dict[str, An
             names = " or ".join("mapping" if kind is Mapping else kind.__name__ for kind in types)
             problems.append(Problem(_line(raw, key), f"'{key}' must be {names}, it is {value!r}"))
             continue
-        found[key] = tuple(str(item) for item in value) if key == "scorers" else value
+        found[key] = tuple(map(str, raw[key])) if key == "scorers" else value
     if found.get("threads", 1) < 1:
         problems.append(Problem(_line(raw, "threads"), "'threads' must be 1 or more"))
     sample = found.get("sample")
@@ -182,16 +187,16 @@ def _section(name: str, target: str, section: Any, raw: Any, seed: int, scorer_p
     try:
         return cls.model_validate(_plain(settings))
     except ValidationError as invalid:
-        for error in invalid.errors():
-            place = [str(part) for part in error["loc"]]
+        for fault in invalid.errors():
+            place = [str(part) for part in fault["loc"]]
             line = _deep_line(section, place) or _line(raw, name)
-            if error["type"] == "extra_forbidden":
+            if fault["type"] == "extra_forbidden":
                 text = _unknown(f"{name}.{'.'.join(place)}", place[-1], _fields_at(cls, place[:-1]))
-            elif error["type"] == "missing":
+            elif fault["type"] == "missing":
                 text = f"{name}.{'.'.join(place)} is missing; add it"
             else:
-                got = f", it is {error['input']!r}" if not isinstance(error["input"], Mapping) else ""
-                text = f"{'.'.join([name, *place])}: {error['msg'][0].lower()}{error['msg'][1:]}{got}"
+                got = f", it is {fault['input']!r}" if not isinstance(fault["input"], Mapping) else ""
+                text = f"{'.'.join([name, *place])}: {fault['msg'][0].lower()}{fault['msg'][1:]}{got}"
             problems.append(Problem(line, text))
     return None
 
@@ -206,8 +211,14 @@ def find_stage(family: str, method: str, folder: Path | None = None) -> Any:
         module = importlib.import_module(f"curate.{family}.{method}")
     else:
         raise UserMistake(_unknown(f"'{method}'", method, _catalogue(family, folder)))
-    own = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__ == module.__name__]
-    stages = [value for value in own if issubclass(value, Stage)] or [value for value in own if value.__name__ == "Ingest"]
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__ == module.__name__
+    ]
+    stages: list[type[BaseModel]] = [value for value in own if issubclass(value, Stage)] or [
+        value for value in own if value.__name__ == "Ingest"
+    ]
     public = [value for value in stages if not value.__name__.startswith("_")]
     if not public:
         raise UserMistake(f"{module.__file__} holds no Stage: see CONTRIBUTING.md, 'add a scorer'")
@@ -223,9 +234,11 @@ def _pipeline(name: str, recipe: Path, line: int | None) -> tuple[Any, dict[str,
     """The pipeline's function and its steps. Loaded from a file: the library never imports pipelines."""
     function = Path(name).stem if ":" not in name else name.rpartition(":")[2]
     file = name.rpartition(":")[0] if ":" in name else f"{name}.py"
-    places = [recipe.parent / file, Path.cwd() / file] if ":" in name else [
-        folder / "pipelines" / file for folder in (recipe.parent, recipe.parent.parent, Path.cwd(), PACKAGE.parent)
-    ]
+    places = (
+        [recipe.parent / file, Path.cwd() / file]
+        if ":" in name
+        else [folder / "pipelines" / file for folder in (recipe.parent, recipe.parent.parent, Path.cwd(), PACKAGE.parent)]
+    )
     found = next((place for place in places if place.is_file()), None)
     where = f"{recipe}:{line}: " if line else f"{recipe}: "
     if found is None:
@@ -310,7 +323,7 @@ def _apply_change(raw: Any, change: str) -> None:
         value = YAML(typ="safe").load(text)
     except YAMLError:
         value = text
-    place = raw
+    place: Any = raw
     *parents, last = name.split(".")
     for parent in parents:
         if not isinstance(place, Mapping):

@@ -10,10 +10,12 @@ else. The first input says which shards; the others bring columns for them.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -137,11 +139,17 @@ def compute(job: Job, task: Task) -> dict[str, Any]:
         return {}
     why = dict.fromkeys(sorted(poison), task.why) | failed
     if not stage.generates:
-        result = _spread(result, stage, visible.filter(pc.invert(pc.is_in(visible, value_set=pa.array(sorted(failed), pa.int64())))), task.rows, why)
+        result = _spread(
+            result, stage, visible.filter(pc.invert(pc.is_in(visible, value_set=pa.array(sorted(failed), pa.int64())))), task.rows, why
+        )
     attempt = attempt_name(Path(job.tmp), task.fingerprint)
     with disk_errors(attempt):
         write_table(result, attempt)
-    return {**describe(result, attempt), "poison": {str(row): text for row, text in why.items()}, "seconds": round(time.perf_counter() - started, 4)}
+    return {
+        **describe(result, attempt),
+        "poison": {str(row): text for row, text in why.items()},
+        "seconds": round(time.perf_counter() - started, 4),
+    }
 
 
 def _apply(function: TableFunction, stage: Stage, table: pa.Table, visible: pa.Array) -> tuple[pa.Table, dict[int, str]]:
@@ -154,7 +162,9 @@ def _apply(function: TableFunction, stage: Stage, table: pa.Table, visible: pa.A
         result = function(table.take(rows) if len(rows) < table.num_rows else table)
         wanted = stage.writes()
         if result.column_names != wanted.names:
-            raise InternalError(f"{type(stage).__name__} returned columns {result.column_names}, it declares {wanted.names}: mend the stage")
+            raise InternalError(
+                f"{type(stage).__name__} returned columns {result.column_names}, it declares {wanted.names}: mend the stage"
+            )
         if not stage.generates and result.num_rows != len(rows):
             raise InternalError(f"{type(stage).__name__} returned {result.num_rows} rows for {len(rows)}: mend the stage")
         return result.cast(wanted)
@@ -183,7 +193,9 @@ def _apply(function: TableFunction, stage: Stage, table: pa.Table, visible: pa.A
     except Exception as error:
         narrow(visible)
         if not failed:  # every half succeeds alone: not a row's fault
-            raise InternalError(f"{type(stage).__name__} fails on a shard but on none of its rows: {type(error).__name__}: {error}") from error
+            raise InternalError(
+                f"{type(stage).__name__} fails on a shard but on none of its rows: {type(error).__name__}: {error}"
+            ) from error
         kept = visible.filter(pc.invert(pc.is_in(visible, value_set=pa.array(sorted(failed), pa.int64()))))
         return call(kept), failed
 
@@ -191,7 +203,7 @@ def _apply(function: TableFunction, stage: Stage, table: pa.Table, visible: pa.A
 def _spread(result: pa.Table, stage: Stage, visible: pa.Array, rows: int, poison: Mapping[int, str]) -> pa.Table:
     """Back to the shard's own rows: null where a row was hidden, a quarantine verdict where it was poison."""
     if len(visible) < rows:
-        place = [None] * rows
+        place: list[int | None] = [None] * rows
         for index, row in enumerate(visible.to_pylist()):
             place[row] = index
         result = result.take(pa.array(place, pa.int64()))
@@ -215,7 +227,13 @@ def describe(table: pa.Table, attempt: Path) -> dict[str, Any]:
             for word in ("drop", "quarantine"):
                 mask = pc.fill_null(pc.equal(decision, word), False)
                 columns[name][word] = column_hash(mask) if pc.any(mask).as_py() else ""
-    return {"attempt": str(attempt), "sha256": sha256_file(attempt), "bytes": attempt.stat().st_size, "rows": table.num_rows, "columns": columns}
+    return {
+        "attempt": str(attempt),
+        "sha256": sha256_file(attempt),
+        "bytes": attempt.stat().st_size,
+        "rows": table.num_rows,
+        "columns": columns,
+    }
 
 
 @dataclass(frozen=True)
@@ -250,18 +268,20 @@ def ingest_file(job: FileJob, task: FileTask) -> dict[str, Any]:
     started = time.perf_counter()
     shards: list[dict[str, Any]] = []
     problem: dict[str, str] = {}
+    mended: Counter[str] = Counter()  # what the reader replaced inside rows, by kind
     try:
         for table in read_shards(job.settings, task.file):
             attempt = attempt_name(Path(job.tmp), task.fingerprint)
             with disk_errors(attempt):
                 write_table(table, attempt)
             shards.append(describe(table, attempt))
+            mended.update(json.loads((table.schema.metadata or {}).get(b"counts", b"{}")))
     except (UnreadableFile, UserMistake) as error:
         for shard in shards:
             Path(shard["attempt"]).unlink()
         shards = []
         problem = {"problem": str(error), "mistake": str(int(isinstance(error, UserMistake)))}
-    return {"shards": shards, **problem, "seconds": round(time.perf_counter() - started, 4)}
+    return {"shards": shards, **problem, "mended": dict(sorted(mended.items())), "seconds": round(time.perf_counter() - started, 4)}
 
 
 @dataclass
@@ -337,6 +357,7 @@ class Run:
         self.decisions: list[str] = []  # steps with verdicts, in the pipeline's order
         self.verdicts: dict[str, Dataset] = {}
         self.problems: list[dict[str, str]] = []
+        self.mended: Counter[str] = Counter()
         self.files = 0
         self.published = Dataset(self.folder, ())  # what `publish` looked at: every row of the run
         self.token_unit = "words"
@@ -425,7 +446,15 @@ class Run:
         file = module.__file__ if not type(stage).__module__.startswith("curate.") else None
         settings = stage.model_dump(mode="python")
         return Job(
-            type(stage).__module__, file, type(stage).__name__, settings, str(artifact), str(self.folder), str(self.tmp), self.recipe.threads, dict(kinds)
+            type(stage).__module__,
+            file,
+            type(stage).__name__,
+            settings,
+            str(artifact),
+            str(self.folder),
+            str(self.tmp),
+            self.recipe.threads,
+            dict(kinds),
         )
 
     def _check_columns(self, name: str, stage: Stage, joined: Dataset) -> None:
@@ -446,7 +475,11 @@ class Run:
         masks = []
         for name in hiding_columns(shard, stage.hidden_by, kinds):
             kind = kinds.get(name.removesuffix(".verdict"), "other")
-            masks += [mask for word in ("drop", "quarantine") if _hides(word, kind, stage.hidden_by) and (mask := shard.columns[name].masks.get(word, ""))]
+            masks += [
+                mask
+                for word in ("drop", "quarantine")
+                if _hides(word, kind, stage.hidden_by) and (mask := shard.columns[name].masks.get(word, ""))
+            ]
         return {"rows": shard.rows, "columns": hashes, "hidden": masks}
 
     # -- fitting -------------------------------------------------------------------------------------------------
@@ -519,7 +552,13 @@ class Run:
         if not stage.generates and result["rows"] != task.rows:
             raise InternalError(f"step '{name}' wrote {result['rows']} rows for {task.rows} of shard {task.shard.name}: please report this")
         commit(attempt, final, result["sha256"])
-        record = {**result, "shard": task.shard.name, "fingerprint": task.fingerprint, "mtime": final.stat().st_mtime_ns, "source": "executed"}
+        record = {
+            **result,
+            "shard": task.shard.name,
+            "fingerprint": task.fingerprint,
+            "mtime": final.stat().st_mtime_ns,
+            "source": "executed",
+        }
         records.add(record)
         if self.store:
             self.store.put(task.fingerprint, final, record)
@@ -569,7 +608,14 @@ class Run:
             order.append(key)
             self.touched[name].add(key)
             record = by_fingerprint.get(task.fingerprint)
-            about = {"path": file.path, "stat": stat, "content": content, "name": file.name, "source": file.source, "priority": file.priority}
+            about = {
+                "path": file.path,
+                "stat": stat,
+                "content": content,
+                "name": file.name,
+                "source": file.source,
+                "priority": file.priority,
+            }
             if record and self._reuse_file(key, record, about, records):
                 facts.reused += 1
             else:
@@ -587,11 +633,11 @@ class Run:
         shards = []
         for key in order:
             record = records.by_shard[key]
+            self.mended.update(record["mended"])
             if "problem" in record:
                 self.problems.append({"file": record["name"], "reason": record["problem"], "mistake": record["mistake"]})
             for part, shard in enumerate(record["shards"]):
-                file = f"corpus/{key}-{part:04d}.parquet"
-                columns = columns_of(name, file, shard["columns"])
+                columns = columns_of(name, f"corpus/{key}-{part:04d}.parquet", shard["columns"])
                 shards.append(Shard(f"{key}-{part:04d}", shard["rows"], columns))
         dataset = Dataset(self.folder, tuple(shards), {name: "other"})
         facts.shards, facts.rows, facts.seconds = len(shards), dataset.rows, time.perf_counter() - started
@@ -626,7 +672,9 @@ class Run:
             final = self.folder / f"corpus/{task.shard}-{part:04d}.parquet"
             commit(Path(shard.pop("attempt")), final, shard["sha256"])
             shards.append({**shard, "mtime": final.stat().st_mtime_ns})
-        records.add({**result, **about, "shards": shards, "shard": task.shard, "fingerprint": task.fingerprint, "source_of_columns": "executed"})
+        records.add(
+            {**result, **about, "shards": shards, "shard": task.shard, "fingerprint": task.fingerprint, "source_of_columns": "executed"}
+        )
 
     # -- publishing ----------------------------------------------------------------------------------------------
 
@@ -637,7 +685,9 @@ class Run:
         self.published = joined
         stage = stage.but(decisions=tuple(self.decisions), available=tuple(joined.names()))
         facts = self._begin("publish", stage)
-        wanted = digest([self._identity("publish", stage), [(shard.name, self._input_hashes(stage, shard, joined.kinds)) for shard in joined.shards]])
+        wanted = digest(
+            [self._identity("publish", stage), [(shard.name, self._input_hashes(stage, shard, joined.kinds)) for shard in joined.shards]]
+        )
         versions = self.folder / "versions"
         versions.mkdir(exist_ok=True)
         numbers = sorted(int(path.stem) for path in versions.glob("*.json"))
@@ -722,7 +772,9 @@ def _content(path: str) -> str:
         if place.is_file():
             return sha256_file(place)
         if place.is_dir():
-            return digest([[found.relative_to(place).as_posix(), sha256_file(found)] for found in sorted(place.rglob("*")) if found.is_file()])
+            return digest(
+                [[found.relative_to(place).as_posix(), sha256_file(found)] for found in sorted(place.rglob("*")) if found.is_file()]
+            )
     except OSError as error:
         return f"unreadable:{error.errno}"
     return path

@@ -50,7 +50,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             there = next((folder for folder in (path, *path.parents) if folder.exists()), Path("/"))
             free = shutil.disk_usage(there).free
-            raise DiskFull(f"no space left writing {path} ({free:,} bytes free): free some space, then run the same command to go on") from error
+            raise DiskFull(
+                f"no space left writing {path} ({free:,} bytes free): free some space, then run the same command to go on"
+            ) from error
         raise
 
 
@@ -86,7 +88,9 @@ def read_json(path: Path) -> Any:
 def commit(attempt: Path, final: Path, expected: str) -> None:
     """Put a worker's file under its final name, if its bytes are the ones the worker reported."""
     if (found := sha256_file(attempt)) != expected:
-        raise InternalError(f"{attempt} has hash {found[:12]}, its worker reported {expected[:12]}: the disk or memory of this machine is at fault")
+        raise InternalError(
+            f"{attempt} has hash {found[:12]}, its worker reported {expected[:12]}: the disk or memory of this machine is at fault"
+        )
     with disk_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         sync(attempt)

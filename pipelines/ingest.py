@@ -1,6 +1,6 @@
 """Read, deduplicate, filter by rules of thumb, publish: no neural model.
 
-    docs ──> near_dedup ──> tokens, length, heuristics ──> embed (hashed) ──> select ──> dataset, report
+docs ──> near_dedup ──> tokens, length, heuristics ──> embed (hashed) ──> select ──> dataset, report
 """
 
 from __future__ import annotations

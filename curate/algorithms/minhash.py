@@ -16,7 +16,9 @@ import numpy as np
 # A word; or one character of a script that writes without spaces; or one symbol, so that code is kept apart.
 TOKEN = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]|\w+|[^\w\s]")
 INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
-NEGATIONS = frozenset("no not never none neither nor without cannot nothing nobody nicht kein keine nie pas jamais sans ne nunca ningún sin не нет".split())
+NEGATIONS = frozenset(
+    ["no", "not", "never", "none", "neither", "nor", "without", "cannot", "nothing", "nobody", "nicht", "kein", "keine", "nie", "pas", "jamais", "sans", "ne", "nunca", "ningún", "sin", "не", "нет"]
+)
 
 
 def normalise(text: str) -> str:
@@ -42,8 +44,12 @@ def shingles(normal: str, size: int) -> tuple[list[str], list[str]]:
 
 def guard(tokens: list[str]) -> int:
     """Signed 64-bit hash of the numbers and negations of a text, in order of value: texts that differ in one differ here."""
-    telling = sorted(token for token in tokens if token in NEGATIONS or token[0].isdigit() or (len(token) > 1 and any(map(str.isdigit, token))))
-    contracted = sum(1 for left, mark, right in zip(tokens, tokens[1:], tokens[2:], strict=False) if mark in "'’" and right == "t" and left.endswith("n"))
+    telling = sorted(
+        token for token in tokens if token in NEGATIONS or token[0].isdigit() or (len(token) > 1 and any(map(str.isdigit, token)))
+    )
+    contracted = sum(
+        1 for left, mark, right in zip(tokens, tokens[1:], tokens[2:], strict=False) if mark in "'’" and right == "t" and left.endswith("n")
+    )
     return int.from_bytes(hashlib.blake2b(repr((telling, contracted)).encode(), digest_size=8).digest(), "little", signed=True)
 
 

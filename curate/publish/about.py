@@ -7,4 +7,6 @@ from typing import Any
 
 
 def write_about(folder: Path, stage: Any, schema: Any, rejected: Any, counts: Any, dropped: Any, sources: Any, files: Any) -> None:
-    (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*.parquet\n---\n")
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*.parquet\n---\n"
+    )

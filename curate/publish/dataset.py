@@ -1,7 +1,7 @@
 """The published version: Parquet shards that `datasets.load_dataset` reads, a card, a Croissant file, what changed.
 
-    data/train-00000-of-0000N.parquet      the kept rows
-    rejected/rejected-00000-of-0000N.parquet   every other row with its reason, as a second config
+data/train-00000-of-0000N.parquet      the kept rows
+rejected/rejected-00000-of-0000N.parquet   every other row with its reason, as a second config
 """
 
 from __future__ import annotations
@@ -43,11 +43,15 @@ class Publish(Stage):
         counts = {"rows_in": 0, "generated": 0, "kept": 0, "kept_generated": 0, "tokens_kept": 0}
         dropped: dict[str, int] = {}
         sources: dict[str, list[int]] = {}
-        rejected_schema = pa.schema([*(schema.field(name) for name in REJECTED if name in schema.names), *((name, kind) for name, kind in FATE)])
+        rejected_schema = pa.schema(
+            [*(schema.field(name) for name in REJECTED if name in schema.names), *((name, kind) for name, kind in FATE)]
+        )
         kept_writer = _Files(folder / "data", "train", schema, self.rows_per_file)
         rejected_writer = _Files(folder / "rejected", "rejected", rejected_schema, self.rows_per_file)
         for _, table in inputs.tables():
-            fate = fates_of({step: table[f"{step}.verdict"] for step in self.decisions if f"{step}.verdict" in table.column_names}, table.num_rows)
+            fate = fates_of(
+                {step: table[f"{step}.verdict"] for step in self.decisions if f"{step}.verdict" in table.column_names}, table.num_rows
+            )
             mask = pc.equal(fate["fate"], "kept")
             generated = table.num_rows if "origin" in table.column_names else 0
             kept = _as(table.filter(mask), schema)
@@ -87,7 +91,9 @@ class Publish(Stage):
                 if types.setdefault(column.name, column.type) != column.type:
                     from curate.errors import InternalError
 
-                    raise InternalError(f"column '{column.name}' has type {types[column.name]} in one shard and {column.type} in another: please report this")
+                    raise InternalError(
+                        f"column '{column.name}' has type {types[column.name]} in one shard and {column.type} in another: please report this"
+                    )
         types = types or {field.name: field.type for field in CANONICAL}
         first = [name for name in (*CANONICAL.names, *LINEAGE.names) if name in types]
         return pa.schema([(name, types[name]) for name in [*first, *sorted(set(types) - set(first))]])
@@ -138,4 +144,3 @@ class _Files:
             path.rename(final)
             named.append(final)
         return named
-

@@ -62,7 +62,7 @@ def gather(ledger: Ledger) -> page.Facts:
     steps = [step for step in facts["steps"] if "/" not in step["name"]]
     by_step = counts.get("by_step", {})
     dropped_rules = counts.get("dropped", {})
-    road, before = [], 0
+    road = []
     for step in steps:
         rules = by_step.get(step["name"], {})
         quarantined = {rule: number for rule, number in rules.items() if rule not in dropped_rules}
@@ -79,7 +79,6 @@ def gather(ledger: Ledger) -> page.Facts:
                 seconds=step["seconds"],
             )
         )
-        before += step["generated"]
     budget = _artifact(ledger, "select", "budget.json") or {}
     return page.Facts(
         run=ledger.folder.name,
@@ -143,7 +142,7 @@ def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:
         numbers[0] += 0 if generated else int(mine.sum())
         numbers[1] += int((mine & kept).sum())
         numbers[2] += int(tokens[mine & kept].sum())
-    gone = np.flatnonzero(~kept)
+    gone = pc.indices_nonzero(pc.equal(fate["fate"], "dropped")).to_numpy()
     steps, rules = fate["step"].to_pylist(), fate["rule"].to_pylist()
     for row in gone.tolist():
         key = (steps[row], rules[row])
@@ -300,21 +299,23 @@ def _artifact(ledger: Ledger, step: str, name: str) -> Any:
 
 
 def _cluster_measures(ledger: Ledger) -> list[page.Measure]:
-    info = _artifact(ledger, "cluster", "info.json") or {}
-    baseline = info.get("kmeans", info.get("baseline", {})) or {}
-    shown = []
-    for name in ("silhouette", "within_cosine"):
-        value = info.get(name)
-        if isinstance(value, int | float):
-            other = baseline.get(name) if isinstance(baseline, dict) else None
-            shown.append(page.Measure(name, float(value), "k-means, same vectors", other))
-    return shown
+    baseline = (_artifact(ledger, "cluster", "info.json") or {}).get("baseline", {})
+    names = {"silhouette": "how far rows are from other clusters (-1 to 1)", "within": "cosine of a row to the mean of its cluster"}
+    return [
+        page.Measure(name, baseline[f"own_{name}"], "k-means on the same vectors", baseline.get(f"kmeans_{name}"), meaning)
+        for name, meaning in names.items()
+        if baseline.get(f"own_{name}") is not None
+    ]
 
 
 def _filter_measures(ledger: Ledger) -> list[page.Measure]:
     info = _artifact(ledger, "filter", "info.json") or {}
     if "held_out_auc" in info:
-        return [page.Measure("held-out AUC", info["held_out_auc"], "length only", info.get("length_auc"), "a smoke test, not a verdict on the filter")]
+        return [
+            page.Measure(
+                "held-out AUC", info["held_out_auc"], "length only", info.get("length_auc"), "a smoke test, not a verdict on the filter"
+            )
+        ]
     return []
 
 

@@ -17,8 +17,16 @@ from pydantic import Field
 from curate.stage import Stage, TableFunction, verdict_column
 
 WORD = re.compile(r"\w+")
-STOP_WORDS = frozenset("the be to of and that have with in is a for on it".split())  # Gopher's eight, and six as common
-BOILERPLATE = ("lorem ipsum", "javascript is disabled", "enable javascript", "terms of use", "privacy policy", "cookie policy", "uses cookies")
+STOP_WORDS = frozenset(["the", "be", "to", "of", "and", "that", "have", "with", "in", "is", "a", "for", "on", "it"])  # Gopher's eight, and six as common
+BOILERPLATE = (
+    "lorem ipsum",
+    "javascript is disabled",
+    "enable javascript",
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+)
 BULLETS = ("-", "*", "•", "‣", "●", "◦", "·")
 ENDINGS = (".", "!", "?", '"', "'", "”", "’", ":", ";", ")")
 

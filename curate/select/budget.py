@@ -37,7 +37,9 @@ class Budget(Stage):
     """Drops what breaks a bound, then keeps the best rows of every group within the budget."""
 
     where: dict[str, Bound] = Field({}, description="column -> bound; rules below_COLUMN, above_COLUMN, other_COLUMN")
-    budget: int | float | None = Field(None, description="how much to keep: a number of `unit`, or a share below 1 of what there is; None: all")
+    budget: int | float | None = Field(
+        None, description="how much to keep: a number of `unit`, or a share below 1 of what there is; None: all"
+    )
     unit: Literal["rows", "tokens", "response_tokens"] = "rows"
     by: str | None = Field(None, description="score column, best first; None: a fixed random draw")
     order: Literal["highest", "lowest"] = "highest"
@@ -127,7 +129,18 @@ def _read(stage: Budget, inputs: Inputs) -> tuple[list[_Row], list[tuple[str, in
             cost = 1.0 if stage.unit == "rows" else float(cost or 0)
             here = {name: found[index] for name, found in bounded.items()}
             rows.append(
-                _Row(f"{shard}:{position}", cost, score, group, weight, origin, parent, bool(nominated) or origin is not None, (row_id, file, line), here)
+                _Row(
+                    f"{shard}:{position}",
+                    cost,
+                    score,
+                    group,
+                    weight,
+                    origin,
+                    parent,
+                    bool(nominated) or origin is not None,
+                    (row_id, file, line),
+                    here,
+                )
             )
     return rows, shards
 
@@ -210,7 +223,7 @@ def _spend(stage: Budget, rows: list[_Row]) -> tuple[list[_Row], dict[str, Any]]
     for name in names:
         scores = [row.score for row in groups[name] if row.where in chosen and row.score is not None]
         cut[name] = min(scores) if scores else None
-    report = {
+    report: dict[str, Any] = {
         "unit": stage.unit, "budget": budget, "spent": spent, "available": total, "by": stage.by, "share_by": stage.share_by, "order": stage.order,
         "groups": [
             {
@@ -233,7 +246,7 @@ def _weight(stage: Budget, rows: list[_Row]) -> float:
     return max(float(np.mean(values)), 0.0) if values else 0.0
 
 
-def _left_out(row: _Row, report: dict[str, Any], replaced: set[str | None]) -> dict[str, Any]:
+def _left_out(row: _Row, report: dict[str, Any], replaced: set[str]) -> dict[str, Any]:
     if row.where in replaced:
         return {"decision": "drop", "rule": "replaced"}
     cut = report["cuts"].get(row.group)

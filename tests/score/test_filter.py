@@ -1,0 +1,126 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from curate import training
+from curate.errors import UserMistake
+from curate.score.filter import Filter, Trusted
+
+WIKI = ["treaty", "river", "century", "species", "province", "theorem", "dynasty", "orbit"]
+SPAM = ["buy", "now", "free", "click", "winner", "casino", "cheap", "offer"]
+
+
+class Shards:
+    """`Inputs` over tables in memory."""
+
+    def __init__(self, *tables: pa.Table):
+        self.given = {f"{i:05d}": table for i, table in enumerate(tables)}
+        self.shards = list(self.given)
+        self.rows = sum(table.num_rows for table in tables)
+
+    def table(self, shard: str) -> pa.Table:
+        return self.given[shard]
+
+    def tables(self) -> Iterator[tuple[str, pa.Table]]:
+        yield from self.given.items()
+
+
+def sentence(words: list[str], generator: np.random.Generator) -> str:
+    return " ".join(generator.choice(words, 12))
+
+
+def corpus() -> pa.Table:
+    """200 trusted rows about history; a pool of 300 advertisements and 100 rows like the trusted ones."""
+    generator = np.random.default_rng(0)
+    kinds = ["wiki"] * 200 + ["web"] * 400
+    words = [WIKI] * 200 + [SPAM] * 300 + [WIKI] * 100
+    return pa.table({"text": pa.array([sentence(w, generator) for w in words], pa.large_string()), "source": kinds})
+
+
+def fitted(stage: Filter, folder: Path, *tables: pa.Table) -> dict:
+    stage.fit(Shards(*tables), None, folder)
+    return json.loads((folder / "info.json").read_text())
+
+
+STAGE = Filter(trusted=Trusted(where={"source": "wiki"}), features=1 << 12)
+
+
+def test_rows_like_the_trusted_ones_score_above_the_rest(tmp_path):
+    table = corpus()
+    info = fitted(STAGE, tmp_path, table)
+    found = STAGE.load(tmp_path)(table)
+    assert found.schema == STAGE.writes()
+    score = found.column("filter_score").to_numpy()
+    assert score[500:].min() > score[200:500].max()
+    assert info["auc"] > 0.7 and info["trusted_rows"] == 200 and info["pool_rows"] == 400
+    assert info["auc_length_only"] > info["auc"]  # these advertisements are shorter: the card must show that
+
+
+def test_percentiles_are_shares_of_the_pools_text(tmp_path):
+    table = corpus()
+    fitted(STAGE, tmp_path, table)
+    found = STAGE.load(tmp_path)(table)
+    percentile, score = (found.column(name).to_numpy()[200:] for name in ("filter_percentile", "filter_score"))
+    mass = np.array([len(text) for text in table.column("text").to_pylist()[200:]])
+    exact = np.array([100 * mass[score <= s].sum() / mass.sum() for s in score])
+    np.testing.assert_allclose(percentile, exact, atol=0.4)
+
+
+def test_length_alone_is_reported_beside_the_auc(tmp_path):
+    generator = np.random.default_rng(1)
+    texts = [" ".join(generator.choice(WIKI, 40)) for _ in range(100)] + [" ".join(generator.choice(WIKI, 5)) for _ in range(100)]
+    info = fitted(STAGE, tmp_path, pa.table({"text": texts, "source": ["wiki"] * 100 + ["web"] * 100}))
+    assert info["auc_length_only"] == 1.0
+
+
+def test_copies_of_trusted_texts_are_not_negatives(tmp_path):
+    table = corpus()
+    doubled = pa.concat_tables([table, table.slice(0, 150).set_column(1, "source", pa.array(["web"] * 150))])
+    assert fitted(STAGE, tmp_path, doubled)["pool_rows"] == 400
+
+
+@pytest.mark.parametrize("cut", [1, 333, 599])
+def test_the_artifact_does_not_depend_on_how_the_corpus_is_cut(tmp_path, cut):
+    table = corpus()
+    small = STAGE.but(pool_sample=60)
+    fitted(small, tmp_path / "a", table)
+    fitted(small, tmp_path / "b", table.slice(0, cut), table.slice(cut))
+    for name in ("weights.npy", "levels.npy", "info.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_trusted_texts_may_come_from_a_file_known_by_its_content(tmp_path):
+    table = corpus()
+    texts = table.column("text").to_pylist()
+    for name in ("one.jsonl", "two.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:200]))
+    one, two = (Filter(trusted=Trusted(path=str(tmp_path / name)), features=1 << 12) for name in ("one.jsonl", "two.jsonl"))
+    assert one.identity() == two.identity() and "trusted" in one.unfingerprinted
+    assert one.reads() == ("text",)
+    info = fitted(one, tmp_path / "artifact", table.slice(200))
+    assert info["trusted_rows"] == 200 and info["pool_rows"] == 400
+
+
+def test_mistakes_end_with_the_remedy(tmp_path):
+    table = corpus()
+    with pytest.raises(ValidationError, match="either"):
+        Trusted()
+    with pytest.raises(UserMistake, match="check column and value"):
+        fitted(Filter(trusted=Trusted(where={"source": "book"})), tmp_path, table)
+    with pytest.raises(UserMistake, match="give string values"):
+        fitted(Filter(trusted=Trusted(where={"source": [["nested"]]})), tmp_path, table)
+    with pytest.raises(UserMistake, match="too few"):
+        fitted(STAGE, tmp_path, table.slice(195, 20))
+    with pytest.raises(UserMistake, match="narrow"):
+        fitted(STAGE, tmp_path, table.slice(0, 200))
+    with pytest.raises(UserMistake, match="does not exist"):
+        Filter(trusted=Trusted(path=str(tmp_path / "absent.jsonl"))).identity()
+
+
+def test_auc_is_the_share_of_pairs_in_order():
+    assert training.auc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, True, False, True])) == pytest.approx(3.5 / 4)
