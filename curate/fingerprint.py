@@ -26,16 +26,26 @@ def of_stage(stage: Stage, threads: int) -> dict[str, Any]:
     from curate import models
 
     settings = stage.model_dump(mode="json", exclude=set(stage.unfingerprinted) or None)
+    identities = {reference: models.identity(reference) for reference in stage.models()}
     return {
         "stage": f"{type(stage).__module__.removeprefix('curate_user_')}.{type(stage).__name__}",
-        "settings": settings,
+        "settings": _by_content(settings, identities),
         "code": code_hash(Path(sys.modules[type(stage).__module__].__file__ or "")),
-        "models": [models.identity(reference) for reference in stage.models()],
+        "models": list(identities.values()),
         "identity": stage.identity(),
         "libraries": {name: _version(name) for name in ("pyarrow", *stage.libraries)},
         "python": sys.version_info[:2],
         "threads": threads,
     }
+
+
+def _by_content(value: Any, identities: dict[str, str]) -> Any:
+    """Settings with every model reference replaced by what it refers to: a moved folder is the same model."""
+    if isinstance(value, dict):
+        return {key: _by_content(item, identities) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_by_content(item, identities) for item in value]
+    return identities.get(value, value) if isinstance(value, str) else value
 
 
 def _version(distribution: str) -> str:

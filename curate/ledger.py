@@ -72,6 +72,7 @@ class Counts:
     quarantined: int = 0
     quarantine_rules: dict[str, int] | None = None
     by_step: dict[str, dict[str, int]] | None = None
+    sources: dict[str, tuple[int, int]] | None = None  # name -> rows read, rows kept
     tokens_in: int = 0
     tokens_kept: int = 0
 
@@ -82,6 +83,8 @@ def count(dataset: Dataset, decisions: Sequence[str]) -> Counts:
     dropped: Counter[str] = Counter()
     quarantine: Counter[str] = Counter()
     by_step: dict[str, Counter[str]] = {}
+    read: Counter[str] = Counter()
+    kept_of: Counter[str] = Counter()
     for shard in dataset.shards:
         generated = is_generated(shard)
         counts.generated += shard.rows if generated else 0
@@ -96,6 +99,9 @@ def count(dataset: Dataset, decisions: Sequence[str]) -> Counts:
                 continue
             (dropped if group["fate"] == "dropped" else quarantine)[group["rule"]] += group["count_all"]
             by_step.setdefault(group["step"], Counter())[group["rule"]] += group["count_all"]
+        source = read_columns(dataset.root, shard, ["source"]).column(0)
+        for counter, among in ((read, source.slice(0, 0) if generated else source), (kept_of, source.filter(kept))):
+            counter.update({item["values"]: item["counts"] for item in pc.value_counts(among).to_pylist()})
         if "tokens" in shard.columns:
             tokens = read_columns(dataset.root, shard, ["tokens"]).column(0)
             counts.tokens_in += 0 if generated else (pc.sum(tokens).as_py() or 0)
@@ -103,10 +109,11 @@ def count(dataset: Dataset, decisions: Sequence[str]) -> Counts:
     counts.dropped, counts.quarantine_rules = dict(sorted(dropped.items())), dict(sorted(quarantine.items()))
     counts.quarantined = sum(quarantine.values())
     counts.by_step = {step: dict(sorted(rules.items())) for step, rules in by_step.items()}
-    found = counts.kept + sum(dropped.values()) + counts.quarantined
-    if counts.rows_in + counts.generated != found:
+    counts.sources = {name: (read[name], kept_of[name]) for name in sorted({*read, *kept_of})}
+    accounted = counts.kept + sum(dropped.values()) + counts.quarantined
+    if counts.rows_in + counts.generated != accounted:
         raise InternalError(
-            f"the ledger does not balance: {counts.rows_in} rows in + {counts.generated} generated, {found} accounted for: please report this"
+            f"the ledger does not balance: {counts.rows_in} rows in + {counts.generated} generated, {accounted} accounted for: please report this"
         )
     return counts
 

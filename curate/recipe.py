@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,28 @@ class Recipe:
         """Source name -> priority, as `ingest.sources` states them."""
         return {source.name: source.priority for source in self.sections["ingest"].sources or ()}
 
+    def token_unit(self) -> str:
+        """What `tokens` counts in this recipe: a tokenizer's tokens, or words where no model is named."""
+        return "tokens" if getattr(self.sections.get("tokens"), "model", None) else "words"
+
+    def scorers_of(self, kind: str, pruned: str | None = None) -> list[tuple[str, Stage]]:
+        """The recipe's scorers that look at text alone ("text") or ask a language model ("language model").
+
+        `pruned` is given to every scorer that compares a model with its pruned copy.
+        """
+        found = []
+        for name in self.scorers:
+            stage = self.sections[name]
+            if ("sample" in stage.hidden_by) == (kind == "language model"):
+                found.append((name, stage.but(pruned=pruned) if pruned and "pruned" in type(stage).model_fields else stage))
+        return found
+
+    def pruned_model(self, run: Any, *inputs: Any) -> str | None:
+        """Reference of the pruned copy: the one the recipe names, or one made inside the run."""
+        if self.pruned is None or isinstance(self.pruned, str):
+            return self.pruned
+        return str(run.fit("pruned", self.pruned, *inputs))
+
     def resolved(self) -> str:
         """The recipe with every default written out, as YAML."""
         import io
@@ -71,13 +93,14 @@ class Recipe:
         from ruamel.yaml import YAML
 
         out: dict[str, Any] = dict(self.written)
-        for name, stage in self.sections.items():
+        for name, stage in {**self.sections, "pruned": self.pruned}.items():
             if isinstance(stage, BaseModel):
-                method = {"method": out[name]["method"]} if isinstance(out.get(name), Mapping) and "method" in out[name] else {}
+                asked = out.get(name)
+                method = {"method": asked["method"]} if isinstance(asked, Mapping) and "method" in asked else {}
                 out[name] = method | stage.model_dump(mode="json")
         yaml = YAML(typ="safe")
         yaml.default_flow_style = False
-        yaml.sort_base_mapping_type_on_output = False
+        yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
         sink = io.StringIO()
         yaml.dump(out, sink)
         return sink.getvalue()
@@ -326,12 +349,12 @@ def _apply_change(raw: Any, change: str) -> None:
     place: Any = raw
     *parents, last = name.split(".")
     for parent in parents:
-        if not isinstance(place, Mapping):
+        if not isinstance(place, MutableMapping):
             raise UserMistake(f"--set {change!r}: '{parent}' has no settings to change")
         if place.get(parent) is None:
             place[parent] = {}
         place = place[parent]
-    if not isinstance(place, Mapping):
+    if not isinstance(place, MutableMapping):
         raise UserMistake(f"--set {change!r}: '{parents[-1]}' is not a section")
     place[last] = value
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import secrets
 import shutil
 import time
@@ -25,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate import fingerprint
+from curate import fingerprint, ledger, models
 from curate.dataset import Dataset, Shard, column_hash, columns_of, read_columns, union, write_table
 from curate.engine import check_stop, limit_threads
 from curate.errors import CurateError, InternalError, UnreadableFile, UserMistake
@@ -359,8 +358,7 @@ class Run:
         self.problems: list[dict[str, str]] = []
         self.mended: Counter[str] = Counter()
         self.files = 0
-        self.published = Dataset(self.folder, ())  # what `publish` looked at: every row of the run
-        self.token_unit = "words"
+        self.counts = ledger.Counts()
         self._clear_tmp()
 
     def _clear_tmp(self) -> None:
@@ -682,7 +680,7 @@ class Run:
         """Write the next version beside the last one and move the pointer `dataset` to it, if anything changed."""
         started = time.perf_counter()
         joined = self.everything(inputs[0].beside(*inputs[1:]))
-        self.published = joined
+        self.counts = ledger.count(joined, self.decisions)
         stage = stage.but(decisions=tuple(self.decisions), available=tuple(joined.names()))
         facts = self._begin("publish", stage)
         wanted = digest(
@@ -700,7 +698,8 @@ class Run:
             attempt = self.tmp / f"publish-{secrets.token_hex(6)}"
             attempt.mkdir()
             with disk_errors(attempt):
-                stage.fit(View(joined, stage), FitEngineOf(self, "publish", joined, stage), attempt)
+                described = stage.but(about=self._about(number))
+                described.fit(View(joined, stage), FitEngineOf(self, "publish", joined, stage), attempt)
             files = {}
             for path in sorted(attempt.rglob("*")):
                 if path.is_file():
@@ -711,7 +710,7 @@ class Run:
             attempt.replace(target)
             write_json(versions / f"{number}.json", {"fingerprint": wanted, "files": files})
         pointer = self.folder / "dataset"
-        if not pointer.is_symlink() or os.readlink(pointer) != f"versions/{number}":
+        if not pointer.is_symlink() or pointer.readlink() != Path(f"versions/{number}"):
             aside = self.folder / f".dataset.{secrets.token_hex(4)}"
             aside.symlink_to(f"versions/{number}")
             aside.replace(pointer)
@@ -720,6 +719,26 @@ class Run:
         facts.seconds += time.perf_counter() - started
         self.progress.end("publish", facts)
         return pointer
+
+    def _about(self, version: int) -> dict[str, Any]:
+        """What the card says about a version; no clock time."""
+        counts, models_used = self.counts, sorted({model for facts in self.facts.values() for model in facts.models})
+        return {
+            "version": version,
+            "rows_in": counts.rows_in,
+            "kept": counts.kept,
+            "dropped": counts.dropped,
+            "generated": counts.generated,
+            "kept_generated": counts.kept_generated,
+            "quarantined": counts.quarantined,
+            "tokens_kept": counts.tokens_kept,
+            "token_unit": self.recipe.token_unit(),
+            "pipeline": getattr(self.recipe.pipeline, "__name__", ""),
+            "digest": digest(self.recipe.resolved()),
+            "sources": counts.sources,
+            "models": {Path(model).name if Path(model).is_absolute() else model: models.identity(model) for model in models_used},
+            "libraries": fingerprint.versions(),
+        }
 
     def everything(self, docs: Dataset) -> Dataset:
         """These shards with the verdicts of every step so far."""

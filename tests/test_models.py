@@ -180,5 +180,5 @@ def test_a_gguf_in_a_package_becomes_a_model_that_knows_its_language():
     sense = models.encode_text(tokenizer, "The capital of France is Paris.", 64)
     nonsense = models.encode_text(tokenizer, "Paris capital. France The is of", 64)
     low, high = losses([sense, nonsense])
-    assert low < 4.0 < high
+    assert low + 2.0 < high
     assert models.identity(SMOLLM2).startswith("gguf:")

@@ -17,7 +17,31 @@ import numpy as np
 TOKEN = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]|\w+|[^\w\s]")
 INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 NEGATIONS = frozenset(
-    ["no", "not", "never", "none", "neither", "nor", "without", "cannot", "nothing", "nobody", "nicht", "kein", "keine", "nie", "pas", "jamais", "sans", "ne", "nunca", "ningún", "sin", "не", "нет"]
+    [
+        "no",
+        "not",
+        "never",
+        "none",
+        "neither",
+        "nor",
+        "without",
+        "cannot",
+        "nothing",
+        "nobody",
+        "nicht",
+        "kein",
+        "keine",
+        "nie",
+        "pas",
+        "jamais",
+        "sans",
+        "ne",
+        "nunca",
+        "ningún",
+        "sin",
+        "не",
+        "нет",
+    ]
 )
 
 

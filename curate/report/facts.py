@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from curate.dataset import read_columns
 from curate.ledger import Ledger, fates, is_generated
 from curate.report import page
+from curate.report.rules import meaning
 from curate.store import digest, read_json, write_json, write_text
 
 NO_HISTOGRAM = {"line", "map_x", "map_y", "cluster", "kmeans_cluster", "depth", "position", "parent_at"}
@@ -97,9 +98,9 @@ def gather(ledger: Ledger) -> page.Facts:
         ),
         road=tuple(road),
         pipeline=facts.get("pipeline", ""),
-        dataset="../dataset",
+        dataset=str(ledger.folder / "dataset"),
         drops=tuple(
-            page.Drop(step, rule, number, value=value, threshold=threshold, example=example)
+            page.Drop(step, rule, number, meaning=meaning(rule), value=value, threshold=threshold, example=example)
             for (step, rule), (number, value, threshold, example) in sorted(found.examples.items())
         ),
         quarantine=tuple(found.quarantine[:50]),

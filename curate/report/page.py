@@ -310,14 +310,8 @@ def _thresholds(facts: Facts) -> list[tuple[str, float, list[Sample], list[Sampl
     groups: dict[tuple[str, float], list[Sample]] = {}
     for sample in facts.samples:
         groups.setdefault((sample.column, sample.threshold), []).append(sample)
-    return [
-        (
-            column,
-            threshold,
-            *(
-                sorted((s for s in group if s.kept is kept), key=lambda s: (abs(s.score - s.threshold), s.row_id, s.where))
-                for kept in (True, False)
-            ),
-        )
-        for (column, threshold), group in groups.items()
-    ]
+
+    def side(group: list[Sample], kept: bool) -> list[Sample]:
+        return sorted((s for s in group if s.kept is kept), key=lambda s: (abs(s.score - s.threshold), s.row_id, s.where))
+
+    return [(column, threshold, side(group, True), side(group, False)) for (column, threshold), group in groups.items()]

@@ -64,7 +64,8 @@ def meter(part: float, whole: float, kind: str) -> Markup:
     width = 100 * min(1.0, part / whole) if whole else 0.0
     width = max(width, 0.6) if part else 0.0
     return Markup(
-        f'<svg class="meter" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><rect class="track" width="100" height="10"/>'
+        '<svg class="meter" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="track" width="100" height="10"/>'
         f'<rect class="{kind}" width="{_at(width)}" height="10"/></svg>'
     )
 
@@ -168,9 +169,8 @@ def histogram(
     for row, (value, said, kind) in enumerate(marks):  # over the lines, which would cross the words
         at, y = x(value), 11 + 14 * row
         end = at > left + across * 0.55  # write towards the wider side
-        drawn.append(
-            f'<text class="mark {kind}" x="{_at(at + (-5 if end else 5))}" y="{y}" text-anchor="{"end" if end else "start"}">{_text(said)}</text>'
-        )
+        anchor, beside = ("end", at - 5) if end else ("start", at + 5)
+        drawn.append(f'<text class="mark {kind}" x="{_at(beside)}" y="{y}" text-anchor="{anchor}">{_text(said)}</text>')
     return Markup(f'<svg class="histogram" viewBox="0 0 {width} {height}" role="img" aria-label="{_text(label)}">{"".join(drawn)}</svg>')
 
 

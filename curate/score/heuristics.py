@@ -17,7 +17,9 @@ from pydantic import Field
 from curate.stage import Stage, TableFunction, verdict_column
 
 WORD = re.compile(r"\w+")
-STOP_WORDS = frozenset(["the", "be", "to", "of", "and", "that", "have", "with", "in", "is", "a", "for", "on", "it"])  # Gopher's eight, and six as common
+STOP_WORDS = frozenset(
+    ["the", "be", "to", "of", "and", "that", "have", "with", "in", "is", "a", "for", "on", "it"]
+)  # Gopher's eight, and six as common
 BOILERPLATE = (
     "lorem ipsum",
     "javascript is disabled",

@@ -89,7 +89,7 @@ def test_an_answer_that_is_the_attribute_is_left_out():
 
 
 ROWS = table(
-    {"prompt": "My sister lost her keys. What should she do?", "response": "She could ask her neighbour."},
+    {"prompt": "My sister lost her keys. What should she do?", "response": "She could look under her bed."},
     {"prompt": "What is 2 + 2?", "response": "4"},
     {"text": "The man told his friend a story."},
     {
@@ -105,7 +105,7 @@ def test_prompt_response_and_text_change_together_and_the_row_knows_its_parent()
     made = Antidote(lexicons=("gender",)).load(Path())(ROWS)
     assert made.schema.equals(GENERATED)
     first, document, chat = made.to_pylist()
-    assert first["prompt"] == "My brother lost his keys. What should he do?" and first["response"] == "He could ask his neighbour."
+    assert first["prompt"] == "My brother lost his keys. What should he do?" and first["response"] == "He could look under his bed."
     assert first["text"] == f"{first['prompt']}\n\n{first['response']}" and first["parent_text"] == ROWS.column("text")[0].as_py()
     assert (first["origin"], first["depth"], first["generator"]) == ("antidote", 1, "swap gender:female>male stop")
     assert first["parents"] == [ROWS.column("row_id")[0].as_py()] and first["row_id"] != first["parents"][0]

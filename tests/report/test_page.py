@@ -336,7 +336,7 @@ def test_the_page_has_nothing_that_could_run_or_call_out():
 
 def test_the_policy_allows_the_one_style_sheet_and_nothing_else():
     html = render(example())
-    style = re.search(r"<style>(.*?)</style>", html, re.S)[1]
+    style = html.split("<style>")[1].split("</style>")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = next(attrs["content"] for tag, attrs in Page(html).tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"

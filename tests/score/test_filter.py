@@ -11,8 +11,9 @@ from curate import training
 from curate.errors import UserMistake
 from curate.score.filter import Filter, Trusted
 
-WIKI = ["treaty", "river", "century", "species", "province", "theorem", "dynasty", "orbit"]
-SPAM = ["buy", "now", "free", "click", "winner", "casino", "cheap", "offer"]
+# All of six letters: the length of a text tells nothing.
+WIKI = ["treaty", "rivers", "empire", "fossil", "planet", "theory", "throne", "orbits"]
+SPAM = ["buying", "nowish", "freely", "clicks", "winner", "casino", "luxury", "offers"]
 
 
 class Shards:
@@ -58,7 +59,7 @@ def test_rows_like_the_trusted_ones_score_above_the_rest(tmp_path):
     score = found.column("filter_score").to_numpy()
     assert score[500:].min() > score[200:500].max()
     assert info["auc"] > 0.7 and info["trusted_rows"] == 200 and info["pool_rows"] == 400
-    assert info["auc_length_only"] > info["auc"]  # these advertisements are shorter: the card must show that
+    assert info["auc_length_only"] == 0.5
 
 
 def test_percentiles_are_shares_of_the_pools_text(tmp_path):

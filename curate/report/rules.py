@@ -1,0 +1,44 @@
+"""Rules in plain words, for people who meet them first in a report."""
+
+from __future__ import annotations
+
+RULES = {
+    "exact_duplicate": "the same text as another row, apart from case and spacing",
+    "near_duplicate": "almost the same words as another row that is kept",
+    "not_sampled": "outside the sample that the language models looked at",
+    "over_budget": "good enough, but the budget was spent on rows that score better",
+    "replaced": "its rewritten version is published instead",
+    "empty_response": "an instruction without an answer",
+    "off_manifold": "a swapped row that lies farther from real rows than real rows do",
+    "generated_refused": "the model or its server refused to answer",
+    "generated_empty": "the model wrote nothing",
+    "generated_truncated": "the model ran into its length limit",
+    "fence_leak": "the model copied the marks around the text it was given",
+    "prompt_leak": "the model repeated its instructions",
+    "meta_phrase": "the model talks about itself or about the task",
+    "language_changed": "source and generated text are in different languages",
+    "length_ratio": "much shorter or longer than its source",
+    "too_similar": "a copy of its source",
+    "not_similar": "about something else than its source",
+}
+# Column names that a bound's rule ends in keep their own name: "below_filter_percentile".
+PREFIXES = {
+    "below_": "less {} than asked for",
+    "above_": "more {} than allowed",
+    "other_": "another {} than asked for",
+    "no_": "no {} known",
+}
+SUFFIXES = {"_low": "too little by rule of thumb: {}", "_high": "too much by rule of thumb: {}"}
+
+
+def meaning(rule: str) -> str:
+    """The rule as a half sentence; an unknown rule (a scorer of yours) as its own words."""
+    if rule in RULES:
+        return RULES[rule]
+    for prefix, text in PREFIXES.items():
+        if rule.startswith(prefix):
+            return text.format(rule.removeprefix(prefix).replace("_", " "))
+    for suffix, text in SUFFIXES.items():
+        if rule.endswith(suffix):
+            return text.format(rule.removesuffix(suffix).replace("_", " "))
+    return rule.replace("_", " ")

@@ -1,0 +1,60 @@
+"""Filter web-like text by a filter trained on a trusted set, recycle what is dropped by rewriting it, deduplicate.
+
+docs ─> near_dedup ─> filter, heuristics ─> embed ─> cluster ─> sample ─> perplexity
+                                                                 │
+      publish <─ select <─ dedup <─ gates <─ rewrite, antidote <─┘   (rewrites start from dropped rows too)
+"""
+
+from __future__ import annotations
+
+from curate.dataset import union
+from curate.select.sample import Sample
+
+STEPS = {
+    "ingest": "ingest.settings",
+    "near_dedup": "dedup.near",
+    "tokens": "score.tokens",
+    "filter": "score.filter",
+    "embed": "embed.transformer",
+    "cluster": "cluster.landmarks",
+    "select": "select.budget",
+    "rewrite": "generate.rewrite?",
+    "antidote": "generate.antidote?",
+    "gate": "generate.gate",
+    "antidote_gate": "generate.antidote_gate",
+    "dedup": "dedup.union",
+    "publish": "publish.dataset",
+}
+
+
+def pretraining(run, recipe):
+    docs = run.step("ingest", recipe.ingest)
+    unique = run.step("near_dedup", recipe.near_dedup.but(priority=recipe.priorities()), docs)
+
+    def read(rows):
+        """What text alone tells about rows. On a second call only the new rows are computed."""
+        vectors = run.step("embed", recipe.embed, rows, unique)
+        scores = [run.step("tokens", recipe.tokens, rows), run.step("cluster", recipe.cluster, rows, unique, vectors)]
+        scores.append(run.step("filter", recipe.filter, rows, unique))
+        scores += [run.step(scorer, stage, rows, unique, *scores) for scorer, stage in recipe.scorers_of("text")]
+        return vectors, scores
+
+    def ask(rows):
+        """What language models tell about the rows of the sample, and about generated ones."""
+        return [run.step(scorer, stage, rows, unique, sampled) for scorer, stage in recipe.scorers_of("language model")]
+
+    _, scores = read(docs)
+    sampled = run.step("sample", Sample(size=recipe.sample, seed=recipe.seed), run.everything(docs))
+    scores += ask(docs)
+    nominated = run.step("nominate", recipe.select.but(nominate=True), run.everything(docs), *scores)
+    new = [run.step(name, recipe.sections[name], docs, unique, nominated, *scores) for name in ("rewrite", "antidote") if recipe.has(name)]
+
+    rows = union(docs, *new)
+    vectors, scores = read(rows)
+    scores += ask(rows)
+    if new:
+        run.step("gate", recipe.gate, union(*new))
+        run.step("antidote_gate", recipe.antidote_gate, rows, unique, vectors)
+    run.step("dedup", recipe.dedup.but(priority=recipe.priorities()), run.everything(rows))
+    run.step("select", recipe.select, run.everything(rows), nominated, *scores)
+    run.publish(recipe.publish, rows, *scores)
