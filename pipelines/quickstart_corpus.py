@@ -40,7 +40,7 @@ REPEATS = 3  # rows of one set of repeats that may go into the small corpus
 FAMILIES = {
     family: names.split()
     for family, names in {
-        "text": "string re difflib textwrap unicodedata codecs encodings gettext locale html jinja2 pprint reprlib",
+        "text": "string re difflib textwrap codecs encodings gettext locale html jinja2 pprint reprlib",
         "numbers": "decimal _pydecimal fractions statistics random numbers colorsys hashlib hmac secrets uuid",
         "dates": "datetime calendar zoneinfo _strptime sched dateutil",
         "collections": "collections _collections_abc heapq bisect enum types copy dataclasses weakref graphlib functools operator contextlib queue",

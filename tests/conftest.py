@@ -121,7 +121,8 @@ def curate(*arguments: Any, cwd: Path, env: dict[str, str] | None = None, **opti
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # half the time of a small run, and no test cuts the power
     return Project(tmp_path)
 
 

@@ -8,7 +8,7 @@ from tiny_model import save_tiny_model
 
 from curate import models
 from curate.errors import UserMistake
-from curate.prune import prune_depth
+from curate.prune.depth import prune_depth
 
 TEXTS = [f"Line {n}: the {'quick brown fox' if n % 2 else 'lazy dog'} counts to {n * 7}." for n in range(20)]
 

@@ -61,7 +61,7 @@ class Gate(Stage):
     """Settings: bands and thresholds.
 
     Defaults for texts: of 3,900 human paraphrases (MRPC) 99 % have similarity >= 0.37, copy <= 0.87 and a length ratio of
-    0.65 to 1.53; of unrelated pairs 99 % have similarity <= 0.21, at sentence and at page length. For
+    0.65 to 1.53; of unrelated pairs 99 % have similarity <= 0.15 (sentences) and <= 0.25 (halves of pages). For
     responses: of 1,212 pairs of answers by the better models to one prompt 98 % lie within a ratio of 0.13 to 7.8 and 99 %
     have similarity >= 0.03 to the prompt with the other's answer.
 

@@ -200,7 +200,7 @@ def _header(facts: Published) -> str:
         {
             "config_name": config.name,
             "features": features(config.schema),
-            "splits": [{"name": "train", "num_examples": config.rows}],
+            "splits": [{"name": "train", "num_bytes": sum(file.size for file in config.files), "num_examples": config.rows}],
             "download_size": sum(file.size for file in config.files),
         }
         for config in facts.configs

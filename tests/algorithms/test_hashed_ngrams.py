@@ -17,9 +17,7 @@ def test_blank_texts_share_a_vector_that_no_other_text_resembles():
 
 
 def test_near_copies_are_closer_than_strangers():
-    a, b, c = hashed_ngrams(
-        ["Write a short poem about the sea.", "write a short poem about the seas", "Compute the integral of x."]
-    )
+    a, b, c = hashed_ngrams(["Write a short poem about the sea.", "write a short poem about the seas", "Compute the integral of x."])
     assert a @ b > 0.8 > 0.4 > a @ c
 
 

@@ -62,7 +62,7 @@ def test_an_honest_rewrite_passes_with_its_measures():
         (" \n", "generated_empty"),
         (HONEST + " DRAFT-0123456789abcdef", "fence_leak"),
         (HONEST + " <|im_start|>", "fence_leak"),
-        (HONEST + " Which facts, names and numbers does it state? Keep them all and add none.", "prompt_leak"),
+        (HONEST + " How would an expert order and say this? Keep every fact and add none.", "prompt_leak"),
         ("Here is the rewritten text: " + HONEST, "meta_phrase"),
         ("Sure! Here you go. " + HONEST, "meta_phrase"),
         ("As an AI language model, I find that " + HONEST, "meta_phrase"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections import Counter
@@ -11,25 +12,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from pipelines import quickstart_corpus as corpus  # noqa: E402
+corpus = importlib.import_module("pipelines.quickstart_corpus")
 
 
 def test_the_prose_before_the_parameters_is_the_answer():
-    docstring = """Return the weighted mean of the values.
-
-    The weights need not
-    sum to one; see `ref`_.
-
-    Parameters
-    ----------
-    values : array_like
-    """.replace("; see `ref`_", "")
+    docstring = (
+        "Return the weighted mean of the values.\n\nThe weights need not\nsum to one.\n\nParameters\n----------\nvalues : array_like"
+    )
     assert corpus.answer(docstring) == "Return the weighted mean of the values.\n\nThe weights need not sum to one."
 
 
 def test_markup_becomes_plain_text():
     text = "Build a :class:`~shop.Basket` from ``rows``, as the :ref:`guide <long-guide>` of *one* shop asks [3]_."
-    assert corpus.answer(text) == "Build a `Basket` from `rows`, as the `guide` of one shop asks.".replace("`Basket`", "`shop.Basket`")
+    assert corpus.answer(text) == "Build a `shop.Basket` from `rows`, as the `guide` of one shop asks."
 
 
 @pytest.mark.parametrize(
@@ -83,7 +78,7 @@ if True:
 
 def test_rows_of_a_module_hold_its_signatures_and_pass_over_private_names():
     rows = [row for _, row in corpus.rows_of_source(SOURCE, "shop.basket", "shopping", "shop/basket.py") if row]
-    assert [row.id for row in rows] == ["shop/basket.py:1", "shop/basket.py:4", "shop/basket.py:7", "shop/basket.py:16"]
+    assert [row.id for row in rows] == ["shop/basket.py:1", "shop/basket.py:4", "shop/basket.py:7", "shop/basket.py:17"]
     assert [row.input for row in rows] == [
         "",
         "class Basket(dict)",
@@ -110,7 +105,7 @@ def test_a_topic_is_asked_for_by_its_title_and_answered_from_its_first_prose():
 
 
 def test_the_small_corpus_is_spread_over_capabilities_and_keeps_some_repeats():
-    def rows(capability: str, count: int, same: int = 0) -> list[corpus.Row]:
+    def rows(capability: str, count: int, same: int = 0):
         return [corpus.Row(f"{capability}:{i}", "ask", f"def f{max(i, same)}()", "answer", capability) for i in range(count)]
 
     small = corpus.spread([*rows("rare", 5), *rows("plain", 200), *rows("repeating", 200, same=3)], 105)

@@ -8,7 +8,7 @@ from tiny_model import rows, save_tiny_model
 
 from curate import models
 from curate.errors import UserMistake
-from curate.prune import prune_depth
+from curate.prune.depth import prune_depth
 from curate.score import degradation
 from curate.score.degradation import MEANS, Degradation
 

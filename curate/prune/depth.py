@@ -6,21 +6,65 @@ The result is an ordinary checkpoint, read by plain `from_pretrained`. Its confi
 
 from __future__ import annotations
 
+import heapq
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
+from pydantic import Field
 
 from curate import models
 from curate.algorithms.block_influence import least_influential, turned
 from curate.errors import UserMistake
+from curate.select.sample import draws
+from curate.stage import FitEngine, Inputs, Resources, Stage
 
 # Every eighth calibration text is left out of the measurement and used as the probe for the losses.
 PROBE_EVERY = 8
+
+
+class Depth(Stage):
+    """Makes the pruned copy of a model: removes the layers that change their input least on rows of this run."""
+
+    model: str
+    layers: int = Field(ge=1, description="how many layers to remove")
+    calibration_rows: int = Field(default=64, ge=2)
+    max_tokens: int = Field(default=256, ge=16)
+    seed: int = 0
+
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "numpy")
+    hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "duplicate"})
+
+    def reads(self) -> tuple[str, ...]:
+        return ("row_id", "text")
+
+    def models(self) -> tuple[str, ...]:
+        return (self.model,)
+
+    def resources(self) -> Resources:
+        return Resources(memory=2 << 30)
+
+    def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
+        """The copy is `folder`/model."""
+        texts = calibration_texts(inputs.tables(), self.calibration_rows, self.seed)
+        prune_depth(self.model, folder / "model", self.layers, texts, self.seed, self.calibration_rows, self.max_tokens)
+
+
+def calibration_texts(tables: Iterable[tuple[Any, pa.Table]], rows: int, seed: int) -> list[str]:
+    """Texts of the `rows` rows with the smallest draws; the same rows whatever the sharding."""
+    drawn: list[tuple[float, str, str]] = []
+    for _, table in tables:
+        found = [
+            (row_id, text) for row_id, text in zip(table["row_id"].to_pylist(), table["text"].to_pylist(), strict=True) if text is not None
+        ]
+        numbers = draws([row_id for row_id, _ in found], seed, "calibration")
+        drawn = heapq.nsmallest(rows, [*drawn, *((number, *row) for number, row in zip(numbers, found, strict=True))])
+    return [text for _, _, text in drawn]
 
 
 def prune_depth(
