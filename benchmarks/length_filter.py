@@ -91,10 +91,23 @@ def main() -> None:
         recipe.write_text(RECIPE.format(here=HERE, rows=rows, shard_rows=SHARD_ROWS, least=LEAST, most=MOST))
         costs: dict[str, list[Cost]] = {"plain pyarrow loop": [], "curate, first run": [], "curate, unchanged": []}
         for turn in range(-1, given.runs):  # one to warm the disk cache and Python's bytecode, thrown away
-            run = [sys.executable, "-m", "curate.cli", "run", str(recipe), "--engine", "inline", "--run-dir", str(folder / f"run{turn}"), "--json"]
+            run = [
+                sys.executable,
+                "-m",
+                "curate.cli",
+                "run",
+                str(recipe),
+                "--engine",
+                "inline",
+                "--run-dir",
+                str(folder / f"run{turn}"),
+                "--json",
+            ]
             first = measure(run, folder)
             limits = map(str, (SHARD_ROWS, LEAST, MOST))
-            plain = measure([sys.executable, str(HERE / "plain_length_filter.py"), str(rows), str(folder / f"plain{turn}"), *limits], folder)
+            plain = measure(
+                [sys.executable, str(HERE / "plain_length_filter.py"), str(rows), str(folder / f"plain{turn}"), *limits], folder
+            )
             second = measure(run, folder)
             shards = len(list((folder / f"run{turn}" / "stages" / "length").glob("*.parquet")))
             if (first.said["kept"], shards) != (plain.said["kept"], plain.said["shards"]):

@@ -45,6 +45,10 @@ def run(
         int | None, typer.Option(help="Worker processes [default: as many as cores and memory allow].", show_default=False)
     ] = None,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster to use.", show_default=False)] = None,
+    shard_timeout: Annotated[
+        float | None,
+        typer.Option(help="ray: seconds after which a worker that has not finished its shard counts as hanging.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe, or finish an interrupted run: only what is missing or changed is computed.
@@ -53,7 +57,7 @@ def run(
     """
     from curate.pipeline import execute
 
-    facts = execute(recipe, run_dir, engine, changes or [], workers=workers, address=address, progress=True)
+    facts = execute(recipe, run_dir, engine, changes or [], workers=workers, address=address, shard_timeout=shard_timeout, progress=True)
     _say(facts, as_json, _run_text(facts))
     raise typer.Exit(facts["exit_code"])
 
@@ -252,7 +256,7 @@ def _drop_line(row: dict[str, Any]) -> str:
 
 def _watch_signals() -> None:
     """First Ctrl-C or SIGTERM: stop between shards, resumable. Second: at once."""
-    from curate.engine import stop
+    from curate.stopping import stop
 
     def on_signal(number: int, _frame: Any) -> None:
         if stop.is_set():

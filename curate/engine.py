@@ -10,17 +10,14 @@ without limit, files get random names and shuffled rows, and two one-CPU actors 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from curate.errors import InternalError, Stopped, UserMistake
+from curate.errors import InternalError, UserMistake
 from curate.stage import Resources
-
-# Set by the first Ctrl-C or SIGTERM; engines look at it between shards.
-stop = threading.Event()
+from curate.stopping import check_stop
 
 
 class Task(Protocol):
@@ -37,11 +34,6 @@ class Task(Protocol):
 T = TypeVar("T", bound=Task)
 Results = Iterator[tuple[T, Any]]
 Function = Callable[[Any, Any], Any]
-
-
-def check_stop() -> None:
-    if stop.is_set():
-        raise Stopped("stopped on request; everything finished so far is kept: run the same command to go on")
 
 
 def set_threads(count: int) -> None:
@@ -177,7 +169,17 @@ class OnRay:
                 self.ray.kill(worker)
         if key not in self.pools:
             self.pools[key] = [self._actor(resources, size) for _ in range(size)]
+            self._wait_until_ready(self.pools[key])
         return self.pools[key]
+
+    def _wait_until_ready(self, workers: list[Any]) -> None:
+        """Before a clock starts: a worker that is still importing is not hanging."""
+        if self.shard_timeout:
+            self.ray.get([worker.ready.remote() for worker in workers])
+
+    def _replace(self, pool: list[Any], slot: int, resources: Resources) -> None:
+        pool[slot] = self._actor(resources, len(pool))
+        self._wait_until_ready([pool[slot]])
 
     def map(self, function: Function, job: Any, tasks: Iterable[T], resources: Resources) -> Results:
         waiting: deque[Any] = deque(tasks)
@@ -205,7 +207,7 @@ class OnRay:
                     del flying[reference]
                     outcome = self._outcome(ray, reference, pool[slot], late)
                     if isinstance(outcome, _Death):
-                        pool[slot] = self._actor(resources, len(pool))
+                        self._replace(pool, slot, resources)
                         first = originals.get(id(task), task)
                         deaths[id(first)] = deaths.get(id(first), 0) + 1
                         if deaths[id(first)] == 1:
@@ -253,7 +255,7 @@ class OnRay:
             ready, _ = ray.wait([reference], timeout=self.shard_timeout)
             outcome = self._outcome(ray, reference, pool[slot], late=not ready)
             if isinstance(outcome, _Death):
-                pool[slot] = self._actor(resources, len(pool))
+                self._replace(pool, slot, resources)
             return isinstance(outcome, _Death)
 
         found: list[int] = []
@@ -297,6 +299,9 @@ class _Worker:
 
     def __init__(self, threads: int):
         set_threads(threads)
+
+    def ready(self) -> bool:
+        return True
 
     def call(self, function: Function, job: Any, task: Any) -> Any:
         return function(job, task)

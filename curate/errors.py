@@ -15,6 +15,13 @@ class InternalError(CurateError):
     """A promise of ours does not hold (an unbalanced ledger, for one): never the user's fault."""
 
 
+class Damaged(InternalError):
+    """A committed file cannot be read any more. Its only argument is the path; a run that meets it removes the file."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} is damaged: run the same command again, it is computed anew"
+
+
 class UserMistake(CurateError):
     """The recipe or the input is not what it has to be: a missing column, a wrong type, a path with nothing in it."""
 

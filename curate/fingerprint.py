@@ -14,11 +14,27 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from curate.errors import UserMistake
 from curate.stage import Stage
 
 PACKAGE = Path(__file__).parent
 # Changing how shards are scheduled, recorded or shown changes no value in them.
-SPINE = {"dataset", "stage", "runs", "engine", "recipe", "ledger", "cli", "store", "fingerprint", "errors", "progress", "pipeline"}
+SPINE = {
+    "dataset",
+    "stage",
+    "runs",
+    "engine",
+    "recipe",
+    "ledger",
+    "cli",
+    "store",
+    "fingerprint",
+    "errors",
+    "progress",
+    "pipeline",
+    "work",
+    "stopping",
+}
 
 
 def of_stage(stage: Stage, threads: int) -> dict[str, Any]:
@@ -28,7 +44,7 @@ def of_stage(stage: Stage, threads: int) -> dict[str, Any]:
     settings = stage.model_dump(mode="json", exclude=set(stage.unfingerprinted) or None)
     identities = {reference: models.identity(reference) for reference in stage.models()}
     return {
-        "stage": f"{type(stage).__module__.removeprefix('curate_user_')}.{type(stage).__name__}",
+        "stage": type(stage).__name__,
         "settings": _by_content(settings, identities),
         "code": code_hash(Path(sys.modules[type(stage).__module__].__file__ or "")),
         "models": list(identities.values()),
@@ -48,6 +64,7 @@ def _by_content(value: Any, identities: dict[str, str]) -> Any:
     return identities.get(value, value) if isinstance(value, str) else value
 
 
+@lru_cache
 def _version(distribution: str) -> str:
     try:
         return metadata.version(distribution)
@@ -113,13 +130,26 @@ def _ours(node: ast.AST, path: Path) -> list[Path]:
     return found
 
 
-def load_module(name: str, file: Path) -> Any:
-    """Import a file that is not part of the package under a name of its own."""
+def load_module(prefix: str, file: Path) -> Any:
+    """Import a file that is not part of the package, under a name that follows from its place and its text.
+
+    An edited file is another module, also in one process; files beside it can be imported by it.
+    """
+    text = file.read_bytes()
+    name = f"{prefix}_{file.stem}_{hashlib.sha256(str(file).encode() + text).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)
-    assert spec and spec.loader
+    if spec is None or spec.loader is None:
+        raise UserMistake(f"{file} is not a Python file; give one that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    sys.path.append(str(file.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserMistake(f"{file} cannot be loaded: {type(error).__name__}: {error}; mend it") from error
+    finally:
+        sys.path.remove(str(file.parent))
     return module

@@ -9,7 +9,7 @@ from typing import Any
 
 from curate import progress as shown
 from curate import recipe as recipes
-from curate.errors import CurateError, Stopped, UserMistake
+from curate.errors import CurateError, Damaged, Stopped, UserMistake
 from curate.store import RunLock, read_json, write_json, write_text
 
 FORMAT = 1  # of a run folder
@@ -25,6 +25,7 @@ def execute(
     address: str | None = None,
     num_cpus: int | None = None,
     num_gpus: int | None = None,
+    shard_timeout: float | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Run a recipe file in its folder; the facts of the run, with `exit_code`. Raises CurateError."""
@@ -36,7 +37,7 @@ def execute(
     if engine == "inline":
         computer: Any = Inline(recipe.threads)
     elif engine == "ray":
-        computer = OnRay(recipe.threads, workers, address, num_cpus, num_gpus)
+        computer = OnRay(recipe.threads, workers, address, num_cpus, num_gpus, shard_timeout)
     else:
         raise UserMistake(f"engine '{engine}' is not known; use ray or inline")
     try:
@@ -58,6 +59,8 @@ def execute(
             recipe.pipeline(run, recipe)
             return finish(run, time.perf_counter() - started)
         except CurateError as error:
+            if isinstance(error, Damaged):
+                Path(error.args[0]).unlink(missing_ok=True)  # what is missing is computed again
             _write_facts(run, "stopped" if isinstance(error, Stopped) else "failed", time.perf_counter() - started, None)
             raise
         finally:

@@ -27,6 +27,7 @@ from curate.stage import Stage
 
 RESERVED = ("pipeline", "seed", "threads", "sample", "pruned", "pair", "scorers", "scorer_path", "store")
 LARGEST_RECIPE = 1 << 20
+DEEPEST = 40
 
 
 @dataclass
@@ -109,6 +110,8 @@ class Recipe:
 def load(path: Path, changes: Iterable[str] = ()) -> Recipe:
     """Read, change (`stage.field=value`) and check a recipe; every mistake at once, each with its line."""
     raw = _read(path)
+    if not isinstance(raw, Mapping):
+        raise UserMistake(f"{path}: a recipe is a mapping of keys to settings; begin with `pipeline: recovery`")
     for change in changes:
         _apply_change(raw, change)
     return check(raw, path)
@@ -116,8 +119,6 @@ def load(path: Path, changes: Iterable[str] = ()) -> Recipe:
 
 def check(raw: Any, path: Path) -> Recipe:
     problems: list[Problem] = []
-    if not isinstance(raw, Mapping):
-        raise UserMistake(f"{path}: a recipe is a mapping of keys to settings; begin with `pipeline: recovery`")
     if "pipeline" not in raw:
         raise UserMistake(f"{path}: key 'pipeline' is missing; add `pipeline: recovery` (or pretraining, ingest, your_file.py:function)")
     pipeline, steps = _pipeline(str(raw["pipeline"]), path, _line(raw, "pipeline"))
@@ -130,7 +131,8 @@ def check(raw: Any, path: Path) -> Recipe:
         if key not in RESERVED and key not in known:
             problems.append(
                 Problem(
-                    _line(raw, key), _unknown(f"key '{key}'", str(key), [*RESERVED, *known, *_catalogue("score", None)], in_scorers=key)
+                    _line(raw, key),
+                    _unknown(f"key '{key}'", str(key), [*RESERVED, *steps, *_catalogue("score", scorer_path)], in_scorers=key),
                 )
             )
     for name, target in known.items():
@@ -142,6 +144,7 @@ def check(raw: Any, path: Path) -> Recipe:
             name, target.rstrip("?"), section, raw, recipe.seed, scorer_path if name in scorers else None, problems
         )
     if problems:
+        problems.sort(key=lambda problem: problem.line or 0)
         lines = [f"{path}:{problem.line}: {problem.text}" if problem.line else f"{path}: {problem.text}" for problem in problems]
         raise UserMistake("\n".join(lines))
     recipe.written = _plain(raw)
@@ -212,8 +215,12 @@ def _section(name: str, target: str, section: Any, raw: Any, seed: int, scorer_p
     try:
         return cls.model_validate(_plain(settings))
     except ValidationError as invalid:
+        seen: set[tuple[str, ...]] = set()
         for fault in invalid.errors():
-            place = [str(part) for part in fault["loc"]]
+            place = _written(fault["loc"])
+            if tuple(place) in seen:  # a union's alternatives fail one by one; one message is enough
+                continue
+            seen.add(tuple(place))
             line = _deep_line(section, place) or _line(raw, name)
             if fault["type"] == "extra_forbidden":
                 text = _unknown(f"{name}.{'.'.join(place)}", place[-1], _fields_at(cls, place[:-1]))
@@ -231,7 +238,7 @@ def find_stage(family: str, method: str, folder: Path | None = None) -> Any:
     if not method.isidentifier():
         raise UserMistake(f"method {method!r} is not a name; known: {', '.join(_catalogue(family, folder))}")
     if folder is not None and (folder / f"{method}.py").is_file():
-        module = load_module(f"curate_user_{method}", folder / f"{method}.py")
+        module = load_module("curate_user", folder / f"{method}.py")
     elif (PACKAGE / family / f"{method}.py").is_file():
         module = importlib.import_module(f"curate.{family}.{method}")
     else:
@@ -269,7 +276,7 @@ def _pipeline(name: str, recipe: Path, line: int | None) -> tuple[Any, dict[str,
     if found is None:
         known = sorted({path.stem for place in places for path in place.parent.glob("*.py")} - {"__init__"})
         raise UserMistake(where + _unknown(f"pipeline '{name}'", name, known))
-    module = load_module(f"curate_pipeline_{found.stem}_{abs(hash(str(found.resolve()))) % 10**8}", found.resolve())
+    module = load_module("curate_pipeline", found.resolve())
     try:
         return getattr(module, function), dict(module.STEPS)
     except AttributeError as error:
@@ -283,6 +290,23 @@ def _unknown(what: str, name: str, known: Iterable[str], in_scorers: str = "") -
         return f"{what} is a scorer that is not used; add it to `scorers: [...]`"
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return f"{what} is not known{hint} Known: {', '.join(choices)}" if hint else f"{what} is not known. Known: {', '.join(choices)}"
+
+
+def _written(place: Any) -> list[str]:
+    """An error's place without the names that pydantic gives to a union's alternatives."""
+    kinds = {"str", "int", "float", "bool", "dict", "list", "tuple"}
+    parts = [str(part) for part in place]
+    return [
+        part
+        for index, part in enumerate(parts)
+        if index == 0
+        or not (
+            "[" in part
+            or part in kinds
+            or part[:1].isupper()
+            or (parts[index - 1] == "backend" and part in ("model", "endpoint") and index + 1 < len(parts))
+        )
+    ]
 
 
 def _fields_at(cls: Any, place: list[str]) -> list[str]:
@@ -307,7 +331,20 @@ def _read(path: Path) -> Any:
     from ruamel.yaml import YAML
     from ruamel.yaml.constructor import DuplicateKeyError
     from ruamel.yaml.error import YAMLError
-    from ruamel.yaml.tokens import AliasToken, TagToken
+    from ruamel.yaml.tokens import (
+        AliasToken,
+        BlockEndToken,
+        BlockMappingStartToken,
+        BlockSequenceStartToken,
+        FlowMappingEndToken,
+        FlowMappingStartToken,
+        FlowSequenceEndToken,
+        FlowSequenceStartToken,
+        TagToken,
+    )
+
+    STARTS = (BlockMappingStartToken, BlockSequenceStartToken, FlowMappingStartToken, FlowSequenceStartToken)
+    ENDS = (BlockEndToken, FlowMappingEndToken, FlowSequenceEndToken)
 
     try:
         size = path.stat().st_size
@@ -321,7 +358,11 @@ def _read(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise UserMistake(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
     try:
+        depth = 0
         for token in YAML(typ="rt").scan(text):
+            depth += isinstance(token, STARTS) - isinstance(token, ENDS)
+            if depth > DEEPEST:  # the parser's time grows with the square of the depth
+                raise UserMistake(f"{path}:{token.start_mark.line + 1}: nested too deeply for a recipe; keep to sections and settings")
             if isinstance(token, (AliasToken, TagToken)):
                 what = "an alias" if isinstance(token, AliasToken) else "a tag"
                 raise UserMistake(f"{path}:{token.start_mark.line + 1}: {what} is not allowed in a recipe; write the value out")

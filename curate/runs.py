@@ -10,14 +10,12 @@ else. The first input says which shards; the others bring columns for them.
 from __future__ import annotations
 
 import importlib
-import json
 import secrets
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,262 +23,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import fingerprint, ledger, models
-from curate.dataset import Dataset, Shard, column_hash, columns_of, read_columns, union, write_table
-from curate.engine import check_stop, limit_threads
-from curate.errors import CurateError, InternalError, UnreadableFile, UserMistake
-from curate.stage import VERDICT, Stage, TableFunction
-from curate.store import Records, SharedStore, attempt_name, commit, digest, disk_errors, read_json, sha256_file, sync, write_json
-
-# Above this many failing rows in one shard the stage is at fault, not the data.
-MOST_POISON = 16
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker must know to compute any shard of a step; small, and picklable without the stage's class."""
-
-    module: str
-    file: str | None
-    name: str
-    settings: dict[str, Any]
-    artifact: str
-    root: str
-    tmp: str
-    threads: int
-    kinds: dict[str, str]
-
-    @cached_property
-    def stage(self) -> Stage:
-        module = fingerprint.load_module(self.module, Path(self.file)) if self.file else importlib.import_module(self.module)
-        return getattr(module, self.name).model_validate(self.settings)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One shard. `span` narrows it to some of its visible rows (a probe, nothing is written); `poison` leaves rows out."""
-
-    shard: Shard
-    fingerprint: str
-    span: tuple[int, int] | None = None
-    poison: tuple[int, ...] = ()
-    why: str = ""
-
-    @property
-    def rows(self) -> int:
-        return self.shard.rows
-
-    def only(self, start: int, end: int) -> Task:
-        return replace(self, span=(start, end))
-
-    def without(self, positions: tuple[int, ...], why: str) -> Task:
-        return replace(self, poison=(*self.poison, *positions), why=why)
-
-    def __str__(self) -> str:
-        return f"shard {self.shard.name}"
-
-
-def hidden_rows(root: Path, shard: Shard, hidden_by: frozenset[str], kinds: Mapping[str, str]) -> pa.Array | None:
-    """Boolean array of the rows that a stage must not see, or None where it sees all."""
-    hidden: pa.Array | None = None
-    for name in hiding_columns(shard, hidden_by, kinds):
-        decision = pc.struct_field(read_columns(root, shard, [name]).column(0), [0])
-        wanted = [word for word in ("drop", "quarantine") if _hides(word, kinds.get(name.removesuffix(".verdict"), "other"), hidden_by)]
-        mask = pc.is_in(decision, value_set=pa.array(wanted, pa.string())).combine_chunks()
-        hidden = mask if hidden is None else pc.or_(hidden, mask)
-    return hidden if hidden is not None and pc.any(hidden).as_py() else None
-
-
-def _hides(decision: str, kind: str, hidden_by: frozenset[str]) -> bool:
-    return decision in hidden_by or (decision == "drop" and kind in hidden_by)
-
-
-def hiding_columns(shard: Shard, hidden_by: frozenset[str], kinds: Mapping[str, str]) -> list[str]:
-    """Verdict columns of a shard that can hide rows from a stage."""
-    verdict_columns = sorted(name for name in shard.columns if name.endswith(".verdict"))
-    return [
-        name
-        for name in verdict_columns
-        if any(_hides(decision, kinds.get(name.removesuffix(".verdict"), "other"), hidden_by) for decision in ("drop", "quarantine"))
-    ]
-
-
-_loaded: tuple[tuple[Any, ...], TableFunction] | None = None
-
-
-def _load(job: Job) -> TableFunction:
-    """The stage's function; this process keeps the last one, with its weights."""
-    global _loaded
-    key = (job.module, job.name, digest(job.settings), job.artifact)
-    if _loaded is None or _loaded[0] != key:
-        _loaded = None  # the old weights leave before the new ones come
-        limit_threads(job.threads)
-        _loaded = (key, job.stage.load(Path(job.artifact)))
-        limit_threads(job.threads)
-    return _loaded[1]
-
-
-def compute(job: Job, task: Task) -> dict[str, Any]:
-    """Run a stage over one shard and write its columns aside; what a worker does, on either engine."""
-    started = time.perf_counter()
-    root, stage = Path(job.root), job.stage
-    names = [*stage.reads(), *(name for name in stage.reads_if_present() if name in task.shard.columns)]
-    table = read_columns(root, task.shard, names)
-    hidden = hidden_rows(root, task.shard, stage.hidden_by, job.kinds)
-    visible = pa.array(range(task.rows), pa.int64()) if hidden is None else pc.indices_nonzero(pc.invert(hidden)).cast(pa.int64())
-    poison = set(task.poison)
-    if poison:
-        visible = visible.filter(pc.invert(pc.is_in(visible, value_set=pa.array(sorted(poison), pa.int64()))))
-    if task.span:  # a probe of the engine: which rows of the shard kill a worker
-        visible = visible.filter(pc.and_(pc.greater_equal(visible, task.span[0]), pc.less(visible, task.span[1])))
-    function = _load(job)
-    result, failed = _apply(function, stage, table, visible)
-    if task.span:
-        return {}
-    why = dict.fromkeys(sorted(poison), task.why) | failed
-    if not stage.generates:
-        result = _spread(
-            result, stage, visible.filter(pc.invert(pc.is_in(visible, value_set=pa.array(sorted(failed), pa.int64())))), task.rows, why
-        )
-    attempt = attempt_name(Path(job.tmp), task.fingerprint)
-    with disk_errors(attempt):
-        write_table(result, attempt)
-    return {
-        **describe(result, attempt),
-        "poison": {str(row): text for row, text in why.items()},
-        "seconds": round(time.perf_counter() - started, 4),
-    }
-
-
-def _apply(function: TableFunction, stage: Stage, table: pa.Table, visible: pa.Array) -> tuple[pa.Table, dict[int, str]]:
-    """Call the stage; where it raises, find the rows at fault by halving and call it again without them."""
-    failed: dict[int, str] = {}
-
-    def call(rows: pa.Array) -> pa.Table:
-        if not len(rows):
-            return stage.writes().empty_table()
-        result = function(table.take(rows) if len(rows) < table.num_rows else table)
-        wanted = stage.writes()
-        if result.column_names != wanted.names:
-            raise InternalError(
-                f"{type(stage).__name__} returned columns {result.column_names}, it declares {wanted.names}: mend the stage"
-            )
-        if not stage.generates and result.num_rows != len(rows):
-            raise InternalError(f"{type(stage).__name__} returned {result.num_rows} rows for {len(rows)}: mend the stage")
-        return result.cast(wanted)
-
-    def narrow(rows: pa.Array) -> None:
-        try:
-            call(rows)
-        except (CurateError, MemoryError, OSError):
-            raise
-        except Exception as error:
-            if len(rows) == 1:
-                failed[rows[0].as_py()] = type(error).__name__
-                if len(failed) > MOST_POISON:
-                    raise InternalError(
-                        f"{type(stage).__name__} fails on more than {MOST_POISON} rows of one shard, last with {type(error).__name__}: {error}"
-                    ) from error
-                return
-            middle = len(rows) // 2
-            narrow(rows[:middle])
-            narrow(rows[middle:])
-
-    try:
-        return call(visible), failed
-    except (CurateError, MemoryError, OSError):
-        raise
-    except Exception as error:
-        narrow(visible)
-        if not failed:  # every half succeeds alone: not a row's fault
-            raise InternalError(
-                f"{type(stage).__name__} fails on a shard but on none of its rows: {type(error).__name__}: {error}"
-            ) from error
-        kept = visible.filter(pc.invert(pc.is_in(visible, value_set=pa.array(sorted(failed), pa.int64()))))
-        return call(kept), failed
-
-
-def _spread(result: pa.Table, stage: Stage, visible: pa.Array, rows: int, poison: Mapping[int, str]) -> pa.Table:
-    """Back to the shard's own rows: null where a row was hidden, a quarantine verdict where it was poison."""
-    if len(visible) < rows:
-        place: list[int | None] = [None] * rows
-        for index, row in enumerate(visible.to_pylist()):
-            place[row] = index
-        result = result.take(pa.array(place, pa.int64()))
-    if poison:
-        found = result.column("verdict").to_pylist() if "verdict" in result.column_names else [None] * rows
-        for row, why in poison.items():
-            found[row] = {"decision": "quarantine", "rule": f"stage_{why.lower()}"}
-        column = pa.array(found, type=VERDICT)
-        at = result.column_names.index("verdict") if "verdict" in result.column_names else -1
-        result = result.set_column(at, "verdict", column) if at >= 0 else result.append_column("verdict", column)
-    return result
-
-
-def describe(table: pa.Table, attempt: Path) -> dict[str, Any]:
-    """What a record says about a file: hashes of its bytes and of its columns' values, and what its verdicts hide."""
-    columns: dict[str, dict[str, str]] = {}
-    for name in table.column_names:
-        columns[name] = {"hash": column_hash(table.column(name))}
-        if name == "verdict":
-            decision = pc.struct_field(table.column(name), [0])
-            for word in ("drop", "quarantine"):
-                mask = pc.fill_null(pc.equal(decision, word), False)
-                columns[name][word] = column_hash(mask) if pc.any(mask).as_py() else ""
-    return {
-        "attempt": str(attempt),
-        "sha256": sha256_file(attempt),
-        "bytes": attempt.stat().st_size,
-        "rows": table.num_rows,
-        "columns": columns,
-    }
-
-
-@dataclass(frozen=True)
-class FileTask:
-    """One source file to be cut into shards; it cannot be narrowed to rows, its reader quarantines them itself."""
-
-    file: Any
-    shard: str
-    fingerprint: str
-    rows: int = 0
-
-    def only(self, start: int, end: int) -> FileTask:
-        raise NotImplementedError
-
-    def without(self, positions: tuple[int, ...], why: str) -> FileTask:
-        raise NotImplementedError
-
-    def __str__(self) -> str:
-        return self.file.name
-
-
-@dataclass(frozen=True)
-class FileJob:
-    settings: Any
-    tmp: str
-
-
-def ingest_file(job: FileJob, task: FileTask) -> dict[str, Any]:
-    """Cut one source file into shards, each written aside. A file that cannot be read whole gives no shard at all."""
-    from curate.ingest.files import read_shards
-
-    started = time.perf_counter()
-    shards: list[dict[str, Any]] = []
-    problem: dict[str, str] = {}
-    mended: Counter[str] = Counter()  # what the reader replaced inside rows, by kind
-    try:
-        for table in read_shards(job.settings, task.file):
-            attempt = attempt_name(Path(job.tmp), task.fingerprint)
-            with disk_errors(attempt):
-                write_table(table, attempt)
-            shards.append(describe(table, attempt))
-            mended.update(json.loads((table.schema.metadata or {}).get(b"counts", b"{}")))
-    except (UnreadableFile, UserMistake) as error:
-        for shard in shards:
-            Path(shard["attempt"]).unlink()
-        shards = []
-        problem = {"problem": str(error), "mistake": str(int(isinstance(error, UserMistake)))}
-    return {"shards": shards, **problem, "mended": dict(sorted(mended.items())), "seconds": round(time.perf_counter() - started, 4)}
+from curate.dataset import Dataset, Shard, column_types, columns_of, read_columns
+from curate.engine import limit_threads
+from curate.errors import InternalError, UserMistake
+from curate.stage import Resources, Stage
+from curate.stopping import check_stop
+from curate.store import (
+    Records,
+    SharedStore,
+    attempt_name,
+    commit,
+    commit_folder,
+    digest,
+    disk_errors,
+    intact,
+    read_json,
+    same_files,
+    sha256_file,
+    sync,
+    write_json,
+)
+from curate.work import FileJob, FileTask, Job, Task, compute, hidden_rows, hides, hiding_columns, ingest_file
 
 
 @dataclass
@@ -320,10 +83,18 @@ class View:
 
     def table(self, shard: str) -> pa.Table:
         found = self._by_name[shard]
-        names = self.names or (*self.stage.reads(), *(name for name in self.stage.reads_if_present() if name in found.columns))
-        table = read_columns(self.dataset.root, found, list(dict.fromkeys((*names, "position"))))
+        table = read_columns(self.dataset.root, found, self._names(found))
         hidden = hidden_rows(self.dataset.root, found, self.stage.hidden_by, self.dataset.kinds)
         return table if hidden is None else table.filter(pc.invert(hidden))
+
+    def types(self) -> Iterator[dict[str, pa.DataType]]:
+        """Per shard, the types of the columns that `table` would give; no data is read."""
+        for shard in self._by_name.values():
+            yield column_types(self.dataset.root, shard, [name for name in self._names(shard) if name in shard.columns])
+
+    def _names(self, shard: Shard) -> list[str]:
+        names = self.names or (*self.stage.reads(), *(name for name in self.stage.reads_if_present() if name in shard.columns))
+        return list(dict.fromkeys((*names, "position")))
 
     def tables(self) -> Iterator[tuple[str, pa.Table]]:
         for shard in self._by_name:
@@ -379,12 +150,22 @@ class Run:
         artifact, artifact_hash = self._fit(name, stage, joined, facts) if stage.fits() else (self._folder(name) / "artifact", "")
         identity = digest({**self._identity(name, stage), "artifact": artifact_hash})
         records = self._records(name)
+        known = {record["fingerprint"]: record for record in records.by_shard.values()}
         tasks: list[Task] = []
+        found: list[tuple[Task, Path, dict[str, Any]]] = []
         for shard in joined.shards:
             task = Task(shard, digest([identity, self._input_hashes(stage, shard, joined.kinds)]))
             self.touched[name].add(shard.name)
-            if not self._reuse(name, stage, task, records):
+            record = records.by_shard.get(shard.name)
+            if record and record["fingerprint"] == task.fingerprint and intact(self._file(name, stage, shard.name), record):
+                continue
+            if (copy := self._copy(name, stage, task, known)) is not None:
+                found.append((task, *copy))
+            else:
                 tasks.append(task)
+        # Only now: a copy committed earlier could lie over the file that the next shard is to be copied from.
+        for task, attempt, entry in found:
+            self._commit(name, stage, task, {**entry, "attempt": str(attempt)}, records)
         if tasks:
             self.progress.begin(name, len(joined.shards), sum(task.rows for task in tasks), len(joined.shards) - len(tasks))
             for task, result in self.engine.map(compute, self._job(stage, artifact, joined.kinds), tasks, stage.resources()):
@@ -476,7 +257,7 @@ class Run:
             masks += [
                 mask
                 for word in ("drop", "quarantine")
-                if _hides(word, kind, stage.hidden_by) and (mask := shard.columns[name].masks.get(word, ""))
+                if hides(word, kind, stage.hidden_by) and (mask := shard.columns[name].masks.get(word, ""))
             ]
         return {"rows": shard.rows, "columns": hashes, "hidden": masks}
 
@@ -491,7 +272,7 @@ class Run:
         folder = self._folder(name)
         record = read_json(folder / "artifact.json")
         target = folder / f"artifact-{wanted[:12]}"
-        if record and record["fingerprint"] == wanted and target.is_dir() and _same_files(target, record["files"]):
+        if record and record["fingerprint"] == wanted and target.is_dir() and same_files(target, record["files"]):
             facts.fitted = facts.fitted or "reused"
         else:
             self.progress.note(name, "fitting")
@@ -500,23 +281,14 @@ class Run:
             limit_threads(self.recipe.threads)
             with disk_errors(attempt):
                 stage.fit(View(joined, stage), FitEngineOf(self, name, joined, stage), attempt)
-            files = {}
-            for path in sorted(attempt.rglob("*")):
-                if path.is_file():
-                    sync(path)
-                    files[path.relative_to(attempt).as_posix()] = [sha256_file(path), path.stat().st_size]
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(target, ignore_errors=True)
-            attempt.replace(target)
-            sync(folder)
-            record = {"fingerprint": wanted, "files": files}
+            record = {"fingerprint": wanted, "files": commit_folder(attempt, target)}
             write_json(folder / "artifact.json", record)
             facts.fitted = "fitted"
         for old in folder.glob("artifact-*"):
             if old != target:
                 shutil.rmtree(old)
         # The fit's own fingerprint is left out: the same artifact from other inputs changes nothing downstream.
-        self.artifacts[name] = (target, digest(record["files"]))
+        self.artifacts[name] = (target, digest({path: about[:2] for path, about in record["files"].items()}))
         return self.artifacts[name]
 
     # -- committing ----------------------------------------------------------------------------------------------
@@ -524,25 +296,16 @@ class Run:
     def _file(self, name: str, stage: Stage, shard: str) -> Path:
         return self.folder / "corpus" / f"{shard}-{name}.parquet" if stage.generates else self._folder(name) / f"{shard}.parquet"
 
-    def _reuse(self, name: str, stage: Stage, task: Task, records: Records) -> bool:
-        """True where the committed columns still hold, here, under another shard's name, or in the store."""
-        final = self._file(name, stage, task.shard.name)
-        record = records.by_shard.get(task.shard.name)
-        if record and record["fingerprint"] == task.fingerprint and _intact(final, record):
-            return True
+    def _copy(self, name: str, stage: Stage, task: Task, known: Mapping[str, dict[str, Any]]) -> tuple[Path, dict[str, Any]] | None:
+        """A copy of the same columns, committed under another shard's name or in the store; and its record."""
         attempt = attempt_name(self.tmp, task.fingerprint)
-        for other in records.by_shard.values():
-            place = self._file(name, stage, other["shard"])
-            if not stage.generates and other["fingerprint"] == task.fingerprint and _intact(place, other):
-                shutil.copyfile(place, attempt)
-                commit(attempt, final, other["sha256"])
-                records.add({**other, "shard": task.shard.name, "mtime": final.stat().st_mtime_ns, "source": "renamed"})
-                return True
+        other = known.get(task.fingerprint)
+        if other and not stage.generates and intact(place := self._file(name, stage, other["shard"]), other):
+            shutil.copyfile(place, attempt)
+            return attempt, {**other, "source": "renamed"}
         if self.store and (entry := self.store.get(task.fingerprint, attempt)):
-            commit(attempt, final, entry["sha256"])
-            records.add({**entry, "shard": task.shard.name, "mtime": final.stat().st_mtime_ns, "source": "store"})
-            return True
-        return False
+            return attempt, {**entry, "source": "store"}
+        return None
 
     def _commit(self, name: str, stage: Stage, task: Task, result: dict[str, Any], records: Records) -> None:
         final = self._file(name, stage, task.shard.name)
@@ -550,15 +313,10 @@ class Run:
         if not stage.generates and result["rows"] != task.rows:
             raise InternalError(f"step '{name}' wrote {result['rows']} rows for {task.rows} of shard {task.shard.name}: please report this")
         commit(attempt, final, result["sha256"])
-        record = {
-            **result,
-            "shard": task.shard.name,
-            "fingerprint": task.fingerprint,
-            "mtime": final.stat().st_mtime_ns,
-            "source": "executed",
-        }
+        place = {"shard": task.shard.name, "fingerprint": task.fingerprint, "mtime": final.stat().st_mtime_ns}
+        record = {"source": "executed", **result, **place}
         records.add(record)
-        if self.store:
+        if self.store and record["source"] == "executed":
             self.store.put(task.fingerprint, final, record)
 
     def _result(self, name: str, stage: Stage, joined: Dataset, records: Records) -> Dataset:
@@ -594,7 +352,9 @@ class Run:
         stats = {record["path"]: record for record in records.by_shard.values()}
         by_fingerprint = {record["fingerprint"]: record for record in records.by_shard.values()}
         kept = settings.model_dump(mode="json", exclude={"path", "sources", "quarantine_max"})
-        tasks, order = [], []
+        tasks: list[tuple[FileTask, dict[str, Any]]] = []
+        moved: list[tuple[FileTask, dict[str, Any], dict[str, Any]]] = []
+        order: list[str] = []
         files = find_files(settings)
         self.files = len(files)
         for index, file in enumerate(files):
@@ -614,15 +374,19 @@ class Run:
                 "source": file.source,
                 "priority": file.priority,
             }
-            if record and self._reuse_file(key, record, about, records):
+            if record and self._still_there(record):
                 facts.reused += 1
+                if record["shard"] != key:  # the file's place in the order changed: same shards under new names
+                    moved.append((task, about, self._copied(record)))
+                elif any(record[field] != value for field, value in about.items()):
+                    records.add({**record, **about})
             else:
                 tasks.append((task, about))
+        for task, about, result in moved:
+            self._commit_file(task, result, about, records)
         if tasks:
             self.progress.begin(name, len(files), 0, facts.reused)
             abouts = {task.shard: about for task, about in tasks}
-            from curate.stage import Resources
-
             job = FileJob(settings, str(self.tmp))
             for task, result in self.engine.map(ingest_file, job, [task for task, _ in tasks], Resources(memory=2 << 30)):
                 self._commit_file(task, result, abouts[task.shard], records)
@@ -648,21 +412,20 @@ class Run:
             raise UserMistake("\n".join(problem["reason"] for problem in mistakes))
         return dataset
 
-    def _reuse_file(self, key: str, record: dict[str, Any], about: dict[str, Any], records: Records) -> bool:
-        places = [self.folder / f"corpus/{record['shard']}-{part:04d}.parquet" for part in range(len(record["shards"]))]
-        if not all(_intact(place, shard) for place, shard in zip(places, record["shards"], strict=True)):
-            return False
-        if record["shard"] != key:  # the file's place in the order changed: same shards under new names
-            moved = []
-            for place, shard in zip(places, record["shards"], strict=True):
-                attempt = attempt_name(self.tmp, record["fingerprint"])
-                shutil.copyfile(place, attempt)
-                moved.append({**shard, "attempt": str(attempt)})
-            task = FileTask(None, key, record["fingerprint"])
-            self._commit_file(task, {**record, "shards": moved}, about, records)
-        elif any(record[name] != value for name, value in about.items()):
-            records.add({**record, **about})
-        return True
+    def _corpus_files(self, record: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
+        return [(self.folder / f"corpus/{record['shard']}-{part:04d}.parquet", shard) for part, shard in enumerate(record["shards"])]
+
+    def _still_there(self, record: Mapping[str, Any]) -> bool:
+        return all(intact(place, shard) for place, shard in self._corpus_files(record))
+
+    def _copied(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Copies of a file's shards in tmp/, to be committed under other names."""
+        copies = []
+        for place, shard in self._corpus_files(record):
+            attempt = attempt_name(self.tmp, record["fingerprint"])
+            shutil.copyfile(place, attempt)
+            copies.append({**shard, "attempt": str(attempt)})
+        return {**record, "shards": copies}
 
     def _commit_file(self, task: FileTask, result: dict[str, Any], about: dict[str, Any], records: Records) -> None:
         shards = []
@@ -690,7 +453,7 @@ class Run:
         versions.mkdir(exist_ok=True)
         numbers = sorted(int(path.stem) for path in versions.glob("*.json"))
         last = read_json(versions / f"{numbers[-1]}.json") if numbers else None
-        if last and last["fingerprint"] == wanted and _same_files(versions / str(numbers[-1]), last["files"]):
+        if last and last["fingerprint"] == wanted and same_files(versions / str(numbers[-1]), last["files"]):
             number, facts.reused = numbers[-1], 1
         else:
             number, facts.executed = (numbers[-1] if numbers else 0) + 1, 1
@@ -700,14 +463,7 @@ class Run:
             with disk_errors(attempt):
                 described = stage.but(about=self._about(number))
                 described.fit(View(joined, stage), FitEngineOf(self, "publish", joined, stage), attempt)
-            files = {}
-            for path in sorted(attempt.rglob("*")):
-                if path.is_file():
-                    sync(path)
-                    files[path.relative_to(attempt).as_posix()] = [sha256_file(path), path.stat().st_size]
-            target = versions / str(number)
-            shutil.rmtree(target, ignore_errors=True)  # left by a kill between the rename and the record
-            attempt.replace(target)
+            files = commit_folder(attempt, versions / str(number))
             write_json(versions / f"{number}.json", {"fingerprint": wanted, "files": files})
         pointer = self.folder / "dataset"
         if not pointer.is_symlink() or pointer.readlink() != Path(f"versions/{number}"):
@@ -761,21 +517,6 @@ class Run:
         self._clear_tmp()
 
 
-def _intact(path: Path, record: Mapping[str, Any]) -> bool:
-    """The committed bytes are still there; they are hashed again only where size or time say they were touched."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return False
-    if stat.st_size != record["bytes"]:
-        return False
-    return stat.st_mtime_ns == record.get("mtime") or sha256_file(path) == record["sha256"]
-
-
-def _same_files(folder: Path, files: Mapping[str, list[Any]]) -> bool:
-    return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, (_, size) in files.items())
-
-
 def _stat(path: str) -> list[int] | None:
     try:
         stat = Path(path).stat()
@@ -797,6 +538,3 @@ def _content(path: str) -> str:
     except OSError as error:
         return f"unreadable:{error.errno}"
     return path
-
-
-__all__ = ["Job", "Run", "StepFacts", "Task", "View", "compute", "hidden_rows", "ingest_file", "union"]

@@ -91,6 +91,8 @@ class Inputs(Protocol):
 
     def tables(self) -> Iterator[tuple[str, pa.Table]]: ...
 
+    def types(self) -> Iterator[dict[str, pa.DataType]]: ...
+
 
 class FitEngine(Protocol):
     """What `fit` may ask for: another stage over every shard, in parallel, committed and resumable."""
@@ -167,6 +169,7 @@ def read_decision(folder: Path) -> TableFunction:
     """The function of a stage whose fit wrote decisions: look up the shard (`reads` must name `shard`)."""
 
     def look_up(table: pa.Table) -> pa.Table:
-        return pq.read_table(folder / f"{table.column('shard')[0].as_py()}.decision")
+        with pq.ParquetFile(folder / f"{table.column('shard')[0].as_py()}.decision") as file:
+            return file.read(use_threads=False)
 
     return look_up

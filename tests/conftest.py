@@ -22,7 +22,9 @@ CURATE = (sys.executable, "-m", "curate.cli")
 
 def tree(run: Path) -> dict[str, str]:
     """Path -> SHA-256 of everything that "same bytes" speaks of: Parquet under corpus/, stages/ and the published dataset/."""
-    files = {f"{top}/{path.relative_to(run / top)}": path for top in ("corpus", "stages", "dataset") for path in (run / top).rglob("*.parquet")}
+    files = {
+        f"{top}/{path.relative_to(run / top)}": path for top in ("corpus", "stages", "dataset") for path in (run / top).rglob("*.parquet")
+    }
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(files.items())}
 
 
@@ -161,6 +163,6 @@ def cluster() -> Iterator[None]:
 def _go() -> Iterator[None]:
     """No test inherits a stop that another one asked for."""
     yield
-    engine = sys.modules.get("curate.engine")
-    if engine:
-        engine.stop.clear()
+    stopping = sys.modules.get("curate.stopping")
+    if stopping:
+        stopping.stop.clear()

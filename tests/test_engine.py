@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from curate.engine import Inline, OnRay, stop
+from curate.engine import Inline, OnRay
 from curate.errors import InternalError, Stopped
+from curate.stopping import stop
 
 SCORERS = Path(__file__).parent / "scorers_for_tests"
 ENGINES = ["inline", pytest.param("ray", marks=pytest.mark.slow)]
@@ -48,7 +49,15 @@ def test_columns_come_out_in_the_rows_order_and_equal_on_both(project, engine, n
     assert project.column("size") == [len(text) for text in project.column("text")]
     project.with_engine(Inline(), "inline")
     assert project.tree() == project.tree("inline")
-    assert project.executed() == {"ingest": 4, "near_dedup": 4, "near_dedup/signatures": 4, "tokens": 4, "poison": 4, "select": 4, "publish": 1}
+    assert project.executed() == {
+        "ingest": 4,
+        "near_dedup": 4,
+        "near_dedup/signatures": 4,
+        "tokens": 4,
+        "poison": 4,
+        "select": 4,
+        "publish": 1,
+    }
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -83,14 +83,10 @@ class Publish(Stage):
     def _schema(self, inputs: Inputs) -> pa.Schema:
         """Columns of the dataset: the union over shards, canonical ones first, in a fixed order."""
         types: dict[str, pa.DataType] = {} if inputs.shards else {field.name: field.type for field in CANONICAL}
-        for _, table in inputs.tables():
-            for column in table.schema:
-                if column.name.endswith(".verdict") or column.name == "position":
-                    continue
-                if types.setdefault(column.name, column.type) != column.type:
-                    raise InternalError(
-                        f"column '{column.name}' has type {types[column.name]} in one shard and {column.type} in another: please report this"
-                    )
+        for found in inputs.types():
+            for name, kind in found.items():
+                if not name.endswith(".verdict") and types.setdefault(name, kind) != kind:
+                    raise InternalError(f"column '{name}' has type {types[name]} in one shard and {kind} in another: please report this")
         first = [name for name in (*CANONICAL.names, *LINEAGE.names) if name in types]
         return pa.schema([(name, types[name]) for name in [*first, *sorted(set(types) - set(first))]])
 

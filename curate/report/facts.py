@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.dataset import read_columns
+from curate.dataset import column_types, read_columns
 from curate.ledger import Ledger, fates, is_generated
 from curate.report import page
 from curate.report.rules import meaning
@@ -121,15 +121,10 @@ def gather(ledger: Ledger) -> page.Facts:
 def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:
     fate = fates(ledger.folder, shard, ledger.decisions)
     kept = pc.equal(fate["fate"], "kept").to_numpy(zero_copy_only=False)
-    numeric = []
-    for name, column in shard.columns.items():
-        kind = pa.types
-        if name in NO_HISTOGRAM or name.endswith(".verdict"):
-            continue
-        schema = _schema(ledger.folder / column.file)
-        type_ = schema.field(column.name).type
-        if kind.is_integer(type_) or kind.is_floating(type_):
-            numeric.append(name)
+    types = column_types(
+        ledger.folder, shard, [name for name in shard.columns if name not in NO_HISTOGRAM and not name.endswith(".verdict")]
+    )
+    numeric = [name for name, kind in types.items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)]
     extra = [name for name in ("map_x", "map_y", "cluster", "origin", "parent_text", "generator") if name in shard.columns]
     table = read_columns(ledger.folder, shard, ["row_id", "source", "file", "line", "prompt", "response", "text", *numeric, *extra])
     generated = is_generated(shard)
@@ -162,17 +157,6 @@ def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:
         _near_threshold(table, fate, kept, by, found)
     if generated:
         _pairs(table, fate, kept, found)
-
-
-_schemas: dict[Path, pa.Schema] = {}
-
-
-def _schema(path: Path) -> pa.Schema:
-    import pyarrow.parquet as pq
-
-    if path not in _schemas:
-        _schemas[path] = pq.read_schema(path)
-    return _schemas[path]
 
 
 def _cluster_rows(table: pa.Table, kept: np.ndarray, tokens: np.ndarray, generated: bool, found: _Gathered) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from curate.score.length import word_counts
 from curate.stage import Stage, TableFunction
 
 
@@ -30,9 +30,7 @@ class Tokens(Stage):
         if self.model is None:
 
             def words(table: pa.Table) -> pa.Table:
-                text = pc.count_substring_regex(table["text"], r"\S+").cast(pa.int32())
-                response = pc.count_substring_regex(table["response"], r"\S+").cast(pa.int32())
-                return pa.table({"tokens": text, "response_tokens": response})
+                return pa.table({"tokens": word_counts(table["text"]), "response_tokens": word_counts(table["response"])})
 
             return words
         from curate import models

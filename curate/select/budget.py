@@ -15,10 +15,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from curate.select.sample import draws
-from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdicts, write_decision
+from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdict_column, verdicts, write_decision
 
 PRECISION = 6  # scores are compared after rounding: last-bit noise must not move a row
 
@@ -65,24 +66,31 @@ class Budget(Stage):
         return pa.schema([("nominated", pa.bool_())] if self.nominate else [("verdict", VERDICT)])
 
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
-        rows, shards = _read(self, inputs)
-        verdict: list[dict[str, Any] | None] = [_bound(self, row) for row in rows]
-        chosen, report = _spend(self, [row for row, found in zip(rows, verdict, strict=True) if found is None])
+        found = []  # shard, verdicts of the bounds, rows within the bounds
+        for shard, table in inputs.tables():
+            bounded = bound_verdicts(self.where, table)
+            found.append((shard, bounded, table.filter(bounded.is_null())))
+        must_choose = self.budget is not None or self.replaces or any("origin" in free.column_names for _, _, free in found)
+        if not must_choose:  # everything within the bounds
+            for shard, bounded, _ in found:
+                self._decide(folder, shard, bounded)
+            _write_report(folder, {"unit": self.unit, "budget": None, "by": self.by, "groups": []})
+            return
+        rows = [row for shard, _, free in found for row in _rows(self, shard, free)]
+        chosen, report = _spend(self, rows)
         kept = {row.where for row in chosen}
         replaced = {row.parent for row in chosen if row.origin in self.replaces and row.parent}
-        start = 0
-        for shard, count in shards:
-            here = rows[start : start + count]
-            if self.nominate:
-                column = pa.array([row.where in kept for row in here], pa.bool_())
-                write_decision(folder, shard, pa.table({"nominated": column}))
-            else:
-                for index, row in enumerate(here, start):
-                    if verdict[index] is None and row.where not in kept:
-                        verdict[index] = _left_out(row, report, replaced)
-                write_decision(folder, shard, pa.table({"verdict": verdicts(verdict[start : start + count])}))
-            start += count
+        left = {row.where: _left_out(row, report, replaced) for row in rows if row.where not in kept}
+        for shard, bounded, free in found:
+            verdict = bounded.to_pylist()
+            here = [index for index, broken in enumerate(verdict) if broken is None]
+            for index, position in zip(here, free["position"].to_pylist(), strict=True):
+                verdict[index] = left.get(f"{shard}:{position}")
+            self._decide(folder, shard, verdicts(verdict))
         _write_report(folder, report)
+
+    def _decide(self, folder: Path, shard: str, verdict: pa.Array) -> None:
+        write_decision(folder, shard, pa.table({"nominated": verdict.is_null()} if self.nominate else {"verdict": verdict}))
 
     def load(self, folder: Path) -> TableFunction:
         return read_decision(folder)
@@ -99,69 +107,60 @@ class _Row:
     parent: str | None
     first: bool  # nominated, or generated: spent before the reserve
     tie: tuple[Any, ...]
-    bounded: dict[str, Any]
 
 
-def _read(stage: Budget, inputs: Inputs) -> tuple[list[_Row], list[tuple[str, int]]]:
-    rows: list[_Row] = []
-    shards: list[tuple[str, int]] = []
-    for shard, table in inputs.tables():
-        shards.append((shard, table.num_rows))
-        none = [None] * table.num_rows
+def bound_verdicts(where: dict[str, Bound], table: pa.Table) -> pa.Array:
+    """Verdicts of the bounds, the first broken one in the recipe's order; null where none is broken."""
+    rows = table.num_rows
+    rule, value, threshold = pa.nulls(rows, pa.string()), pa.nulls(rows, pa.float64()), pa.nulls(rows, pa.float64())
 
-        def column(name: str | None, table: pa.Table = table, none: list[None] = none) -> list[Any]:
-            return table[name].to_pylist() if name and name in table.column_names else none
+    def say(broken: pa.Array, name: str, found: pa.Array | None = None, limit: float | None = None) -> None:
+        nonlocal rule, value, threshold
+        now = pc.and_(pc.is_null(rule), pc.fill_null(broken, False))
+        rule = pc.if_else(now, name, rule)
+        if found is not None:
+            value, threshold = pc.if_else(now, found, value), pc.if_else(now, float(limit or 0), threshold)
 
-        ids = column("row_id")
-        random = draws(ids, stage.seed, "select")
-        bounded = {name: column(name) for name in stage.where}
-        columns = (
-            column("position"), column(stage.unit), column(stage.by), column(stage.groups), column(stage.share_by),
-            column("origin"), column("parent_at"), column("nominated"), ids, column("file"), column("line"), random,
-        )  # fmt: skip
-        for index, values in enumerate(zip(*columns, strict=True)):
-            position, cost, score, group, weight, origin, parent, nominated, row_id, file, line, draw = values
-            if stage.by is None:
-                score = draw
-            if score is not None:
-                score = round(float(score), PRECISION)
-                score = None if score != score else score if stage.order == "highest" else -score
-            cost = 1.0 if stage.unit == "rows" else float(cost or 0)
-            here = {name: found[index] for name, found in bounded.items()}
-            rows.append(
-                _Row(
-                    f"{shard}:{position}",
-                    cost,
-                    score,
-                    group,
-                    weight,
-                    origin,
-                    parent,
-                    bool(nominated) or origin is not None,
-                    (row_id, file, line),
-                    here,
-                )
-            )
-    return rows, shards
-
-
-def _bound(stage: Budget, row: _Row) -> dict[str, Any] | None:
-    for name, bound in stage.where.items():
-        value = row.bounded[name]
-        if value is None or (isinstance(value, float) and value != value):
-            if bound.null == "drop":
-                return {"decision": "drop", "rule": f"no_{name}"}
-            continue
+    for name, bound in where.items():
+        column = table[name].combine_chunks()
+        missing = pc.is_null(column, nan_is_null=True)
+        if bound.null == "drop":
+            say(missing, f"no_{name}")
         if bound.one_of is not None:
-            if str(value) not in bound.one_of:
-                return {"decision": "drop", "rule": f"other_{name}"}
+            known = pc.is_in(column.cast(pa.string()), value_set=pa.array(bound.one_of, pa.string()))
+            say(pc.and_(pc.invert(missing), pc.invert(known)), f"other_{name}")
             continue
-        number = round(float(value), PRECISION)
-        if bound.min is not None and number < bound.min:
-            return {"decision": "drop", "rule": f"below_{name}", "value": number, "threshold": bound.min}
-        if bound.max is not None and number > bound.max:
-            return {"decision": "drop", "rule": f"above_{name}", "value": number, "threshold": bound.max}
-    return None
+        number = pc.round(pc.if_else(missing, None, column.cast(pa.float64())), PRECISION)
+        if bound.min is not None:
+            say(pc.less(number, bound.min), f"below_{name}", number, bound.min)
+        if bound.max is not None:
+            say(pc.greater(number, bound.max), f"above_{name}", number, bound.max)
+    return verdict_column(rule, value, threshold)
+
+
+def _rows(stage: Budget, shard: str, table: pa.Table) -> list[_Row]:
+    none = [None] * table.num_rows
+
+    def column(name: str | None) -> list[Any]:
+        return table[name].to_pylist() if name and name in table.column_names else none
+
+    ids = column("row_id")
+    random = draws(ids, stage.seed, "select")
+    columns = (
+        column("position"), column(stage.unit), column(stage.by), column(stage.groups), column(stage.share_by),
+        column("origin"), column("parent_at"), column("nominated"), ids, column("file"), column("line"), random,
+    )  # fmt: skip
+    rows = []
+    for position, cost, score, group, weight, origin, parent, nominated, row_id, file, line, draw in zip(*columns, strict=True):
+        if stage.by is None:
+            score = draw
+        if score is not None:
+            score = round(float(score), PRECISION)
+            score = None if score != score else score if stage.order == "highest" else -score
+        cost = 1.0 if stage.unit == "rows" else float(cost or 0)
+        first = bool(nominated) or origin is not None
+        rows.append(_Row(f"{shard}:{position}", cost, score, group, weight, origin, parent, first, (row_id, file, line)))
+    return rows
 
 
 def _spend(stage: Budget, rows: list[_Row]) -> tuple[list[_Row], dict[str, Any]]:
@@ -260,5 +259,5 @@ def _left_out(row: _Row, report: dict[str, Any], replaced: set[str]) -> dict[str
 def _write_report(folder: Path, report: dict[str, Any]) -> None:
     import json
 
-    report.pop("cuts")
+    report.pop("cuts", None)
     (folder / "budget.json").write_text(json.dumps(report, indent=1))
