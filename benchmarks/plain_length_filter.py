@@ -27,7 +27,7 @@ def main(source: str, out: str, shard_rows: int, least: int, most: int) -> None:
         table = pa.Table.from_batches(batches)
         length = pc.utf8_length(table["text"])
         table = table.filter(pc.and_(pc.greater_equal(length, least), pc.less_equal(length, most)))
-        pq.write_table(table, folder / f"{shards:05d}.parquet", compression="zstd")
+        pq.write_table(table, folder / f"{shards:05d}.parquet", compression="zstd", compression_level=3)  # as curate writes
         shards, kept = shards + 1, kept + table.num_rows
 
     for batch in pyarrow.json.open_json(source, read_options=pyarrow.json.ReadOptions(block_size=1 << 20)):

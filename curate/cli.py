@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -170,9 +171,25 @@ def prune(
 def _say(facts: dict[str, Any], as_json: bool, text: str) -> None:
     """Text for people; with --json one object on one line, the last of stdout."""
     if as_json:
-        print(json.dumps(facts, default=str, ensure_ascii=True), flush=True)
+        print(_json(facts), flush=True)
     else:
         print(text, flush=True)
+
+
+def _json(value: Any) -> str:
+    """One line of strict JSON: NaN and infinities, which it does not know, become null."""
+    try:
+        return json.dumps(value, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _counts_text(facts: dict[str, Any]) -> str:
@@ -289,9 +306,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str, code: int, as_json: bool) -> None:
-    print(f"curate: {message}", file=sys.stderr, flush=True)
+    print(f"curate: {visible(message, 20_000)}", file=sys.stderr, flush=True)
     if as_json:
-        print(json.dumps({"error": message, "exit_code": code}), flush=True)
+        print(_json({"error": message, "exit_code": code}), flush=True)
     sys.exit(code)
 
 

@@ -322,17 +322,15 @@ def test_a_second_ctrl_c_stops_at_once(project):
 
 FULL = """
 import os
-from pathlib import Path
 import pyarrow.parquet as pq
-left, whole = int(os.environ["FULL_AFTER"]), pq.write_table
-def write_table(table, where, **options):
+left, whole = int(os.environ["FULL_AFTER"]), pq.ParquetWriter.write_table
+def write_table(writer, *arguments, **options):
     global left
     left -= 1
     if left < 0:
-        Path(where).write_bytes(b"PAR1 half a file")
         raise OSError(28, "No space left on device")
-    whole(table, where, **options)
-pq.write_table = write_table
+    whole(writer, *arguments, **options)
+pq.ParquetWriter.write_table = write_table
 """
 
 
