@@ -79,7 +79,7 @@ def status(run_folder: RunFolder, as_json: AsJson = False) -> None:
         )
         lines.append(f"  {step['name']:<24} {step['rows']:>10,} rows  {did:<24} {step['seconds']:>8.1f} s")
     lines.append("")
-    lines.append(_counts_text(facts["counts"]) if facts["counts"] else "  not finished: run the same `curate run` command to go on")
+    lines.append(counts_text(facts["counts"]) if facts["counts"] else "  not finished: run the same `curate run` command to go on")
     _say(facts, as_json, "\n".join(lines))
 
 
@@ -97,7 +97,7 @@ def explain(
 
     ledger = open_run(run_folder)
     found = [ledger.explain(shard, position) for shard, position in ledger.find(row)]
-    _say({"rows": found}, as_json, "\n\n".join(_explain_text(item) for item in found))
+    _say({"rows": found}, as_json, "\n\n".join(explain_text(item) for item in found))
 
 
 @app.command()
@@ -192,7 +192,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _counts_text(facts: dict[str, Any]) -> str:
+def counts_text(facts: dict[str, Any]) -> str:
     dropped = sum(facts["dropped"].values())
     lines = [
         f"  {facts['rows_in']:>10,} rows in" + (f", {facts['generated']:,} generated" if facts["generated"] else ""),
@@ -209,7 +209,7 @@ def _counts_text(facts: dict[str, Any]) -> str:
 
 
 def _run_text(facts: dict[str, Any]) -> str:
-    lines = [_counts_text(facts), ""]
+    lines = [counts_text(facts), ""]
     lines += [f"  unreadable: {visible(problem['file'])}: {visible(problem['reason'])}" for problem in facts["problems"]]
     lines += [f"  dataset  {facts['dataset']}", f"  report   {facts['report']}"]
     if facts["exit_code"] == 3:
@@ -226,7 +226,7 @@ def visible(text: Any, most: int = 160) -> str:
     return shown(str(text), most)
 
 
-def _explain_text(item: dict[str, Any]) -> str:
+def explain_text(item: dict[str, Any]) -> str:
     lines = [
         f"{item['row_id']}  at {item['at']}",
         f"  from       {visible(item['source'])}, {visible(item['file'])}:{item['line']}"

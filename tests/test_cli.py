@@ -310,7 +310,9 @@ def test_a_second_ctrl_c_stops_at_once(project):
     project.recipe(scorers=["slow"], scorer_path=str(SCORERS), slow={"seconds": 30.0})
     command = [sys.executable, "-m", "curate.cli", "run", str(project.path), "--run-dir", "run", "--engine", "inline"]
     process = subprocess.Popen(command, cwd=project.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
     while not (project.folder / "run" / "stages" / "tokens" / "manifest.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.02)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)

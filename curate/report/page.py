@@ -18,6 +18,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from curate.models import cache_folder
 from curate.report import pictures
 from curate.report.visible import visible
 
@@ -230,10 +231,14 @@ class Facts:
 
 def render(facts: Facts) -> str:
     """The page. Same facts, same bytes; writing it is the caller's (UTF-8)."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
+
+    compiled = cache_folder() / "report"
+    compiled.mkdir(parents=True, exist_ok=True)
 
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
+        bytecode_cache=FileSystemBytecodeCache(str(compiled)),  # compiling takes longer than rendering
         autoescape=True,  # not by suffix
         undefined=StrictUndefined,
         finalize=_shown,

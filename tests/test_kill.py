@@ -1,0 +1,134 @@
+"""`kill -9` of everything a run has started, at random moments, again and again: the bytes are those of an undisturbed run.
+
+CURATE_KILLS sets the number of kills per engine (the soak: 20). The moments are drawn by a fixed seed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCORERS = ROOT / "tests" / "scorers_for_tests"
+KILLS = {"inline": int(os.environ.get("CURATE_KILLS", 6)), "ray": int(os.environ.get("CURATE_KILLS", 3))}
+
+pytestmark = pytest.mark.slow
+
+
+def killable(project: Any) -> None:
+    """Six shards with duplicates and a bad line; a fit, row-local stages, a selection; a rest in every shard of one stage."""
+    for file in range(3):
+        rows = [{"text": f"row {row} of file {file % 2}: " + " ".join(f"w{(row * 7 + word) % 97}" for word in range(30))} for row in range(120)]
+        project.file(f"{file}.jsonl", *rows)
+    with (project.data / "0.jsonl").open("a") as file:
+        file.write("{\n")
+    project.recipe(
+        ingest={"shard_rows": 60, "quarantine_max": 1.0},
+        scorers=["slow", "length"],
+        scorer_path=str(SCORERS),
+        slow={"seconds": 0.15},
+        select={"budget": 100, "by": "words"},
+    )
+
+
+def start(project: Any, engine: str) -> subprocess.Popen[bytes]:
+    """The real command, in a process group of its own, which everything it starts belongs to."""
+    command = [sys.executable, "-m", "curate.cli", "run", str(project.path), "--run-dir", "run", "--engine", engine]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    log = (project.folder / "log.txt").open("ab")
+    return subprocess.Popen(command, cwd=project.folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def in_group(group: int) -> list[int]:
+    """Processes of a group that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(its_group) == group and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+def test_any_number_of_kills_leaves_the_bytes_of_an_undisturbed_run(project, engine):
+    killable(project)
+    began = time.monotonic()
+    first = start(project, engine)
+    assert first.wait(timeout=300) == 0, (project.folder / "log.txt").read_text()
+    usual = time.monotonic() - began
+    (project.folder / "run").rename(project.folder / "undisturbed")
+    draw = random.Random(f"kill {engine}")
+    killed = 0
+    moments = []
+    while killed < KILLS[engine]:
+        process = start(project, engine)
+        # Some kills come early (start, lock, ingest), most while there is work; a run that ends first is begun anew.
+        moments.append(draw.uniform(0.3, 0.95 * usual))
+        try:
+            ended = process.wait(timeout=moments[-1])
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+            deadline = time.monotonic() + 30
+            while in_group(process.pid) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert in_group(process.pid) == []
+        else:
+            assert ended == 0, (project.folder / "log.txt").read_text()
+            assert project.tree() == project.tree("undisturbed"), f"after {killed} kills, at {moments} s"
+            (project.folder / "run").rename(project.folder / f"complete-{killed}")
+    last = start(project, engine)
+    assert last.wait(timeout=300) == 0, (project.folder / "log.txt").read_text()
+    assert project.tree() == project.tree("undisturbed"), f"after {killed} kills, at {moments} s"
+    assert "Traceback" not in (project.folder / "log.txt").read_text()
+    assert list((project.folder / "run" / "tmp").iterdir()) == []
+    left = [path.name for path in (project.folder / "run").rglob("*.attempt")]
+    assert left == []
+
+
+def test_a_killed_worker_costs_its_shard_once_more_and_no_bytes(project, cluster):
+    """One worker is killed from outside while it works: the run goes on, nothing is set aside."""
+    import threading
+
+    from curate.engine import OnRay
+
+    killable(project)
+    project.run("undisturbed")
+    engine = OnRay(workers=2)
+    actor, workers = engine._actor, []
+
+    def remembered(resources: Any, size: int) -> Any:
+        workers.append(actor(resources, size))
+        return workers[-1]
+
+    engine._actor = remembered
+    stopped = threading.Event()
+
+    def kill_some() -> None:
+        draw = random.Random(7)
+        while not stopped.wait(draw.uniform(2.5, 4.0)):
+            if workers:
+                engine.ray.kill(workers[-1])
+
+    killer = threading.Thread(target=kill_some)
+    killer.start()
+    try:
+        facts = project.with_engine(engine)
+    finally:
+        stopped.set()
+        killer.join()
+        engine.close()
+    assert facts["quarantined"] == 1  # the line that was bad from the start
+    assert project.tree() == project.tree("undisturbed")
