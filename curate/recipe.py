@@ -210,6 +210,8 @@ def _section(name: str, target: str, section: Any, raw: Any, seed: int, scorer_p
         return None
     if "seed" in cls.model_fields and "seed" not in settings:
         settings["seed"] = seed
+    if "pair" in cls.model_fields and raw.get("pair"):
+        settings.setdefault("pair", raw["pair"])
     if "pruned" in cls.model_fields and "pruned" not in settings and raw.get("pruned"):
         settings["pruned"] = "the copy that `pruned` makes"  # the pipeline puts its folder here once there is one
     try:

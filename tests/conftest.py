@@ -149,6 +149,12 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tree_of() -> Any:
+    """See `tree`."""
+    return tree
+
+
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """One local Ray for all tests, started as a run starts it; runs that find it do not shut it down."""
     from curate.engine import OnRay

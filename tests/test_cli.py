@@ -326,12 +326,12 @@ FULL = """
 import os
 import pyarrow.parquet as pq
 left, whole = int(os.environ["FULL_AFTER"]), pq.ParquetWriter.write_table
-def write_table(writer, *arguments, **options):
+def write_table(self, *arguments, **options):
     global left
     left -= 1
     if left < 0:
         raise OSError(28, "No space left on device")
-    whole(writer, *arguments, **options)
+    whole(self, *arguments, **options)
 pq.ParquetWriter.write_table = write_table
 """
 

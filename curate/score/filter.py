@@ -69,7 +69,11 @@ class Filter(Stage):
     unfingerprinted: ClassVar[frozenset[str]] = frozenset({"trusted"})
 
     def reads(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(("text", *(self.trusted.where or {}))))
+        return ("text",)
+
+    def reads_if_present(self) -> tuple[str, ...]:
+        """Generated rows carry none of the user's columns: they are judged, never trusted."""
+        return tuple(name for name in self.trusted.where or {} if name != "text")
 
     def writes(self) -> pa.Schema:
         return pa.schema([("filter_score", pa.float32()), ("filter_percentile", pa.float32())])
@@ -135,7 +139,7 @@ class Filter(Stage):
         else:
             trusted = dict.fromkeys(text for table, mask in self._marked(inputs) for text in _picked(table, mask))
         if not trusted:
-            raise UserMistake(f"filter: no row matches trusted.where {self.trusted.where}: check column and value")
+            raise UserMistake(f"filter: no row matches trusted.where {self.trusted.where}: check the value, and that ingest.keep lists the column")
         pool: dict[str, int] = {}
         for table, mask in self._marked(inputs):
             for text in _picked(table, ~mask):
@@ -156,6 +160,9 @@ class Filter(Stage):
             mask = np.full(table.num_rows, self.trusted.where is not None)
             for column, wanted in (self.trusted.where or {}).items():
                 values = wanted if isinstance(wanted, list) else [wanted]
+                if column not in table.column_names:
+                    mask[:] = False
+                    continue
                 try:
                     found = pc.is_in(table.column(column), pa.array(values).cast(table.schema.field(column).type))
                 except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:

@@ -1,0 +1,159 @@
+"""Which rows are duplicates, which one survives, and what is never merged."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+WORDS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+
+
+@pytest.fixture
+def fates(project: Any) -> Any:
+    """Fates of texts in one file, by their order: "kept", or (rule, text of the survivor, similarity)."""
+
+    def run(*rows: Any, **settings: Any) -> list[Any]:
+        project.file("rows.jsonl", *rows)
+        project.recipe(near_dedup=settings)
+        project.run()
+        texts, ids, verdicts = project.column("text"), project.column("row_id"), project.column("near_dedup.verdict")
+        by_place = {f"00000-0000:{row}": text for row, text in enumerate(texts)}
+        found: list[Any] = []
+        for verdict in verdicts:
+            if verdict is None:
+                found.append("kept")
+                continue
+            assert ids[texts.index(by_place[verdict["twin_at"]])] == verdict["twin"]
+            assert verdict["decision"] == "drop"
+            found.append((verdict["rule"], by_place[verdict["twin_at"]], verdict["similarity"]))
+        return found
+
+    return run
+
+
+def test_ten_rows(fates):
+    rows = [
+        WORDS,
+        WORDS.upper() + ".",  # the same in the declared normal form
+        f"{WORDS} seventeen",  # 12 of 13 five-word shingles
+        f"{WORDS} seventeen eighteen nineteen twenty",  # 12 of 16 with the first, 13 of 16 with the third: joined through it
+        "something else entirely that shares no five words in a row with the rest",
+        "too short",
+        "too  short",
+        "Too short!",
+        "short",
+        "shorter",
+    ]
+    last = rows[3]
+    assert fates(*rows) == [
+        ("exact_duplicate", rows[1], 1.0),  # the longer of two equals stays, until a near one takes its place
+        ("near_duplicate", last, 0.705882),  # its full stop is a word of its own
+        ("near_duplicate", last, 0.8125),
+        "kept",
+        "kept",
+        ("exact_duplicate", rows[6], 1.0),
+        "kept",
+        "kept",  # "!" is a symbol: below five words only equal texts are duplicates
+        "kept",
+        "kept",
+    ]
+
+
+def test_the_threshold_is_exact(fates):
+    """12 shared shingles of 15: Jaccard 0.8 is at the threshold of 0.8 and joined, at 0.81 it is not."""
+    pair = (WORDS, f"{WORDS} seventeen eighteen nineteen")
+    assert fates(*pair, threshold=0.8)[0] == ("near_duplicate", pair[1], 0.8)
+    assert fates(*pair, threshold=0.81) == ["kept", "kept"]
+    assert fates(*pair, threshold=0.8, exact_only=True) == ["kept", "kept"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (f"add 3 to this: {WORDS}", f"add 4 to this: {WORDS}"),
+        (f"the answer is not there: {WORDS}", f"the answer is there: {WORDS}"),
+        (f"you should do it: {WORDS}", f"you shouldn't do it: {WORDS}"),
+        ("x = a + b", "x = a - b"),
+        ("a", "b"),
+        ("...", "???"),
+    ],
+)
+def test_what_turns_the_meaning_round_is_never_merged(fates, a, b):
+    assert fates(a, b, threshold=0.3) == ["kept", "kept"]
+
+
+def test_texts_without_shingles_are_not_equal_to_one_another(fates):
+    assert fates(*"abcdefghij") == ["kept"] * 10
+
+
+def test_invisible_marks_and_compatibility_forms_do_not_tell_texts_apart(fates):
+    found = fates("ﬁne words", "fi\u00adne wo\u200brds", "ＦＩＮＥ  WORDS")
+    assert sum(fate == "kept" for fate in found) == 1
+
+
+def test_the_source_of_higher_priority_survives_whatever_the_length(project):
+    long = project.file("long.jsonl", f"{WORDS} seventeen")
+    short = project.file("short.jsonl", WORDS)
+    for first, kept in (("long", f"{WORDS} seventeen"), ("short", WORDS)):
+        sources = [{"name": path.stem, "path": str(path), "priority": int(path.stem != first)} for path in (long, short)]
+        project.recipe(ingest={"path": None, "sources": sources})
+        project.run(first)
+        assert {text for text, fate in project.fates(first).items() if fate == "kept"} == {kept}
+
+
+def test_the_older_of_two_equally_long_rows_survives(project):
+    project.file("a.jsonl", {"text": f"alpha {WORDS} omega", "born": "2024"}, {"text": f"omega {WORDS} alpha", "born": "2020"})
+    project.recipe(ingest={"keep": ["born"]}, near_dedup={"age": "born", "threshold": 0.5})
+    project.run()
+    assert project.fates() == {f"alpha {WORDS} omega": "near_duplicate", f"omega {WORDS} alpha": "kept"}
+
+
+def test_the_order_of_files_and_the_cut_into_shards_decide_nothing(new_project):
+    rows = [f"{WORDS} {'x ' * (row % 4)}" for row in range(9)] + ["a row of its own"]
+    kept = []
+    for name, order, shard_rows in (("forth", rows, 100), ("back", rows[::-1], 3)):
+        project = new_project(name)
+        project.file("a.jsonl", *order)
+        project.recipe(ingest={"shard_rows": shard_rows})
+        project.run()
+        kept.append(sorted(row["text"] for row in project.published()))
+    assert kept[0] == kept[1]
+
+
+def test_a_set_of_duplicates_has_one_survivor_that_is_kept(fates):
+    found = fates(*[" ".join([*WORDS.split()[: 16 - row], *(f"w{row}{at}" for at in range(row))]) for row in range(6)], threshold=0.5)
+    survivors = {fate[1] for fate in found if fate != "kept"}
+    assert len(survivors) <= sum(fate == "kept" for fate in found)
+
+
+def test_real_documents_are_found_as_exact_comparison_finds_them(project, shared):
+    """Truth: every pair of neardup_pairs (exact Jaccard of word 5-grams, 0.3 and more), measured again with our tokens, which count symbols too."""
+    from curate.algorithms.minhash import normalise, shingles
+
+    docs = pq.read_table(shared / "data" / "neardup_docs.parquet", columns=["id", "text", "cluster_id"]).to_pylist()
+    docs = [doc for doc in docs if hashlib.sha256(doc["cluster_id"].encode()).digest()[0] % 5 == 0]
+    project.file("docs.jsonl", *[{"id": doc["id"], "text": doc["text"]} for doc in docs])
+    project.recipe(near_dedup={"threshold": 0.8})
+    project.run()
+    ids, verdicts = project.column("source_id"), project.column("near_dedup.verdict")
+    survivor = {own: ids[int(verdict["twin_at"].split(":")[1])] if verdict else own for own, verdict in zip(ids, verdicts, strict=True)}
+    survivor = {own: survivor[other] for own, other in survivor.items()}  # an exact copy's survivor may have a near one
+    assert all(survivor[other] == other for other in survivor.values())
+    pieces = {doc["id"]: set(shingles(normalise(doc["text"]), 5)[1]) for doc in docs}
+    pairs = pq.read_table(shared / "data" / "neardup_pairs.parquet", columns=["id_a", "id_b", "jaccard5", "exact_text"]).to_pylist()
+    pairs = [pair for pair in pairs if pair["id_a"] in pieces and pair["id_b"] in pieces]
+    ours = {(a, b): len(pieces[a] & pieces[b]) / len(pieces[a] | pieces[b]) for a, b in ((pair["id_a"], pair["id_b"]) for pair in pairs)}
+
+    def recall(wanted: list[tuple[str, str]]) -> float:
+        assert len(wanted) > 50
+        return sum(survivor[a] == survivor[b] for a, b in wanted) / len(wanted)
+
+    assert recall([pair for pair, similarity in ours.items() if similarity >= 0.8]) >= 0.995
+    assert recall([(pair["id_a"], pair["id_b"]) for pair in pairs if pair["jaccard5"] >= 0.8]) >= 0.96  # as counted without symbols
+    assert recall([(pair["id_a"], pair["id_b"]) for pair in pairs if pair["exact_text"]]) == 1
+    in_a_pair = {one for pair, similarity in ours.items() if similarity >= 0.8 for one in pair}
+    dropped = {own for own, other in survivor.items() if own != other}
+    assert len(dropped & in_a_pair) / len(dropped) >= 0.99

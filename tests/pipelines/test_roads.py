@@ -1,0 +1,165 @@
+"""The roads end to end, with a Llama of random weights for every language model: who runs when, and that nothing is lost."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tiny_model import save_tiny_model
+
+PEOPLE = ["The woman said she lost her keys.", "The man thinks he is late for his train.", "The girl lost her ball and she cried."]
+TOPICS = ["boil an egg", "sharpen a knife", "paint a fence", "tie a knot", "plant a rose", "clean a pan", "wax a floor", "fix a tap"]
+MODEL_STAGES = {"embed", "perplexity", "degradation", "pruned"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def rows() -> list[dict[str, str]]:
+    made = []
+    for index, topic in enumerate(TOPICS):
+        for way in ("quickly", "safely", "at night", "with one hand", "on a boat"):
+            made.append(
+                {
+                    "id": f"{topic}-{way}",
+                    "instruction": f"Explain how to {topic} {way}, please.",
+                    "output": f"First {way} take number {index}.",
+                }
+            )
+    made += [{"id": f"p{i}", "instruction": f"What happened here? {text}", "output": text} for i, text in enumerate(PEOPLE)]
+    made.append(dict(made[0]))  # an exact repeat
+    made.append({"id": "blank", "instruction": "Say nothing at all, please.", "output": ""})
+    made.append({"id": "none", "instruction": None, "output": "no question"})  # quarantined
+    return made
+
+
+@pytest.fixture
+def recovery(project, model: Path):
+    made = rows()
+    project.file("a.jsonl", *made[:24])
+    project.file("b.jsonl", *made[24:])
+    project.recipe(
+        pipeline="recovery",
+        scorers=["length", "heuristics", "perplexity", "degradation"],
+        sample=40,
+        ingest={"kind": "instruction"},
+        embed={"method": "hashed", "dimensions": 64},
+        cluster={"k": 4, "landmarks": 16},
+        tokens={"model": str(model)},
+        pruned={"model": str(model), "layers": 2, "calibration_rows": 8, "max_tokens": 64},
+        perplexity={"model": str(model), "max_tokens": 128},
+        degradation={"model": str(model), "max_tokens": 128},
+        select={"budget": 0.5, "unit": "response_tokens", "groups": "cluster", "share_by": "jsd", "by": "recoverable"},
+        rewrite={"task": "self_answer", "share": 0.3, "backend": {"kind": "model", "model": str(model), "max_new_tokens": 8}},
+        antidote={"lexicons": ["gender"], "when": {}},
+        antidote_gate={"k": 3, "alpha": 0.3},
+    )
+    return project
+
+
+@pytest.mark.slow
+def test_the_whole_recovery_road_keeps_its_books(recovery):
+    facts = recovery.run()
+    assert facts["rows_in"] == len(rows()) and facts["quarantined"] == 1
+    assert facts["rows_in"] + facts["generated"] == facts["kept"] + sum(facts["dropped"].values()) + facts["quarantined"]
+    assert facts["dropped"]["exact_duplicate"] == 1 and facts["dropped"]["empty_response"] == 1
+    origins = [origin for origin in recovery.column("origin") if origin]
+    assert len(origins) == facts["generated"] and {"rewrite", "antidote"} == set(origins)
+    assert len(recovery.published()) == facts["kept"]
+    spent = sum(row["response_tokens"] for row in recovery.published())
+    budget = recovery.ledger().folder / "stages" / "select"
+    report = next(budget.glob("artifact-*/budget.json")).read_text()
+    import json
+
+    told = json.loads(report)
+    assert spent == told["spent"] <= told["budget"]
+    again = recovery.run()
+    assert again["executed"] == 0, recovery.executed()
+
+
+@pytest.mark.slow
+def test_a_decision_is_remade_without_asking_a_model_again(recovery):
+    recovery.run()
+    before = recovery.tree()
+    for change in ("select.budget=0.2", "select.where={chars: {min: 60}}", "select.by=loss_gap"):
+        recovery.run(changes=(change,))
+        ran = recovery.executed()
+        raw = {step for step in ran if step in MODEL_STAGES}
+        shards = {step: ran[step] for step in raw}
+        # Generated rows of newly nominated sources are new work; shards of raw rows are not.
+        assert all(count <= 4 for count in shards.values()), (change, ran)
+        for name, digest in recovery.tree().items():
+            if (
+                name.startswith(tuple(f"stages/{step}/0000" for step in MODEL_STAGES))
+                and "-rewrite" not in name
+                and "-antidote" not in name
+            ):
+                assert before[name] == digest, (change, name)
+        assert not {"near_dedup", "tokens", "length", "sample", "cluster"} & {step for step in ran if ran[step] > 4}, (change, ran)
+
+
+@pytest.mark.slow
+def test_changed_near_dup_rule_asks_models_only_where_the_mask_changed(project, model):
+    """The two texts of a.jsonl are 0.6 alike: below 0.8 both stay, at 0.5 one goes. b.jsonl is not touched by it."""
+    long = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+    project.file("a.jsonl", long, long.replace("nine", "other"), "something else entirely stands in this row of the file")
+    project.file("b.jsonl", "quite another file with other words in its only row, none of them shared")
+    project.recipe(scorers=["perplexity"], perplexity={"model": str(model), "max_tokens": 64}, near_dedup={"threshold": 0.8})
+    project.run()
+    assert project.executed()["perplexity"] == 2
+    project.run(changes=("near_dedup.threshold=0.4",))
+    assert project.executed().get("perplexity") == 1, "only the shard in which a row became a duplicate"
+    project.run(changes=("near_dedup.threshold=0.39",))
+    assert "perplexity" not in project.executed(), "the same rows are hidden: nothing to ask"
+
+
+@pytest.mark.slow
+def test_declared_gpus_are_asked_for_and_change_no_byte(recovery):
+    """Logical GPUs in an own Ray: model stages ask for num_gpus, the models still run on the CPU."""
+    recovery.run("inline")
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from pathlib import Path; from curate.pipeline import execute; from curate import models, engine\n"
+        "asked = set(); real = engine.OnRay._actor\n"
+        "def spy(self, resources, size): asked.add(resources.gpus); return real(self, resources, size)\n"
+        "engine.OnRay._actor = spy\n"
+        "execute(Path('recipe.yaml'), Path('gpus'), 'ray', num_cpus=2, num_gpus=2)\n"
+        "print(sorted(asked), models.device())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=recovery.folder, capture_output=True, text=True, timeout=600, env={**os.environ}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().splitlines()[-1] == "[0.0, 1.0] cpu"
+    assert recovery.tree("gpus") == recovery.tree("inline")
+
+
+@pytest.mark.slow
+def test_the_pretraining_road_recycles_what_the_filter_drops(project, model):
+    good = [f"The {thing} of the river {verb} slowly in the {time}, and the people of the valley know it well." for thing in ("bed", "bank", "mouth", "water") for verb in ("moves", "shifts", "rises") for time in ("spring", "autumn")]  # fmt: skip
+    junk = [f"win {n} cash now click here {n * 7} free offer call {n * 13} today buy buy" for n in range(30)]
+    project.file("web.jsonl", *[{"text": text, "label": "good"} for text in good], *[{"text": text, "label": "web"} for text in junk])
+    project.recipe(
+        pipeline="pretraining",
+        ingest={"kind": "text", "keep": ["label"]},
+        near_dedup={"threshold": 0.95},
+        embed={"method": "hashed", "dimensions": 64},
+        cluster={"k": 2, "landmarks": 8},
+        filter={"trusted": {"where": {"label": "good"}}},
+        select={"where": {"filter_percentile": {"min": 40}}, "replaces": ["rewrite"]},
+        rewrite={
+            "when": {"filter_percentile": {"max": 40}},
+            "share": 0.5,
+            "backend": {"kind": "model", "model": str(model), "max_new_tokens": 8},
+        },
+    )
+    facts = project.run()
+    assert facts["generated"] > 0 and facts["dropped"].get("below_filter_percentile", 0) > 0
+    assert facts["rows_in"] + facts["generated"] == facts["kept"] + sum(facts["dropped"].values()) + facts["quarantined"]
+    kept = {row["label"] for row in project.published()}
+    assert "good" in kept

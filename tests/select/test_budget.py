@@ -1,0 +1,222 @@
+"""How a budget is spent: within bounds, best first, over groups, with rows that were generated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from curate.select.budget import Budget
+
+COLUMNS = {
+    "row_id": pa.string(), "file": pa.string(), "line": pa.int64(), "position": pa.int32(), "tokens": pa.int32(), "score": pa.float64(),
+    "group": pa.string(), "harm": pa.float64(), "origin": pa.string(), "parent_at": pa.string(), "nominated": pa.bool_(), "language": pa.string(),
+}  # fmt: skip
+
+
+class Inputs:
+    """Rows typed by hand, as one shard each list; `shard:position` is their place."""
+
+    def __init__(self, shards: list[list[dict[str, Any]]]):
+        self.by_name = {}
+        for number, rows in enumerate(shards):
+            full = [
+                {"row_id": f"{number}{row:03d}", "file": "f", "line": row, "position": row, "tokens": 1, **values} for row, values in enumerate(rows)
+            ]
+            named = [name for name in COLUMNS if any(name in row for row in full)] or list(COLUMNS)[:5]
+            self.by_name[f"{number}"] = pa.table({name: pa.array([row.get(name) for row in full], COLUMNS[name]) for name in named})
+
+    @property
+    def shards(self) -> list[str]:
+        return list(self.by_name)
+
+    @property
+    def rows(self) -> int:
+        return sum(table.num_rows for table in self.by_name.values())
+
+    def table(self, shard: str) -> pa.Table:
+        return self.by_name[shard]
+
+    def tables(self) -> Any:
+        return iter(self.by_name.items())
+
+
+def decide(folder: Path, *shards: list[dict[str, Any]], **options: Any) -> list[list[Any]]:
+    """Per shard and row: "kept", or the rule; or what `nominated` says."""
+    stage = Budget.model_validate(options)
+    folder.mkdir(exist_ok=True)
+    inputs = Inputs(list(shards))
+    stage.fit(inputs, None, folder)  # type: ignore[arg-type]
+    found = []
+    for name, table in inputs.tables():
+        columns = stage.load(folder)(table.append_column("shard", pa.array([name] * table.num_rows, pa.string()))) if table.num_rows else None
+        if columns is None:
+            found.append([])
+        elif options.get("nominate"):
+            found.append(columns["nominated"].to_pylist())
+        else:
+            found.append([verdict["rule"] if verdict else "kept" for verdict in columns["verdict"].to_pylist()])
+    return found
+
+
+def scored(*scores: float | None, **more: Any) -> list[dict[str, Any]]:
+    return [{"score": score, **more} for score in scores]
+
+
+def test_the_best_are_kept_over_all_shards(tmp_path):
+    found = decide(tmp_path, scored(5, 1, 9), scored(7, 3), budget=3, by="score")
+    assert found == [["kept", "over_budget", "kept"], ["kept", "over_budget"]]
+    assert decide(tmp_path, scored(5, 1, 9), scored(7, 3), budget=2, by="score", order="lowest") == [
+        ["over_budget", "kept", "over_budget"],
+        ["over_budget", "kept"],
+    ]
+
+
+@pytest.mark.parametrize(("budget", "kept"), [(None, 10), (0, 0), (4, 4), (10, 10), (99, 10), (0.5, 5), (1.0, 10), (1, 1)])
+def test_a_budget_is_a_number_or_a_share(tmp_path, budget, kept):
+    (found,) = decide(tmp_path, scored(*range(10)), budget=budget, by="score")
+    assert found.count("kept") == kept
+
+
+def test_rows_without_a_score_come_last(tmp_path):
+    (found,) = decide(tmp_path, scored(None, 1, float("nan"), -5), budget=2, by="score")
+    assert found == ["over_budget", "kept", "over_budget", "kept"]
+    (found,) = decide(tmp_path, scored(None, 1, float("nan"), -5), budget=3, by="score")
+    assert found.count("kept") == 3
+
+
+def test_equal_scores_are_told_apart_by_row_id_and_by_nothing_else(tmp_path):
+    rows = scored(1, 1, 1, 1 + 1e-9)
+    (found,) = decide(tmp_path, [{**row, "row_id": name} for row, name in zip(rows, "dbca", strict=True)], budget=2, by="score")
+    assert found == ["over_budget", "kept", "over_budget", "kept"]
+    one, two = decide(tmp_path, [{**rows[0], "row_id": "d"}, {**rows[1], "row_id": "b"}], [{**rows[2], "row_id": "c"}, {**rows[3], "row_id": "a"}], budget=2, by="score")
+    assert one + two == found
+
+
+def test_without_a_score_the_draw_is_fixed_by_the_seed(tmp_path):
+    (one,) = decide(tmp_path, scored(*[None] * 10), budget=5)
+    assert decide(tmp_path, scored(*[None] * 10), budget=5) == [one]
+    assert one.count("kept") == 5
+    assert any(decide(tmp_path, scored(*[None] * 10), budget=5, seed=seed) != [one] for seed in (1, 2, 3))
+
+
+def test_bounds_come_before_the_budget(tmp_path):
+    rows = [
+        {"score": 0.1, "language": "en"}, {"score": 0.5, "language": "en"}, {"score": 0.9, "language": "de"}, {"score": 0.95, "language": "en"},
+        {"score": None, "language": "en"}, {"score": 0.6, "language": None},
+    ]  # fmt: skip
+    where = {"score": {"min": 0.5, "max": 0.9, "null": "drop"}, "language": {"is": ["en"]}}
+    assert decide(tmp_path, rows, where=where) == [["below_score", "kept", "other_language", "above_score", "no_score", "kept"]]
+    assert decide(tmp_path, rows, where=where, budget=1, by="score") == [
+        ["below_score", "over_budget", "other_language", "above_score", "no_score", "kept"]
+    ]
+
+
+def test_a_value_at_its_bound_is_within(tmp_path):
+    rows = scored(0.3, 0.1 + 0.2, 0.2999)
+    assert decide(tmp_path, rows, where={"score": {"max": 0.3}}) == [["kept", "kept", "kept"]]
+    assert decide(tmp_path, rows, where={"score": {"min": 0.3}}) == [["kept", "kept", "below_score"]]
+
+
+def test_groups_share_by_size_and_what_one_cannot_use_goes_to_the_others(tmp_path):
+    """Budget 8 over groups of 2, 5 and 5 rows by harm 6:4:2 gives 4, 2.67, 1.33; the first holds 2 only, and the six left are shared 4:2."""
+    rows = [
+        *scored(*range(2), group="a", harm=3.0),
+        *scored(*range(5), group="b", harm=2.0),
+        *scored(*range(5), group="c", harm=1.0),
+    ]
+    (found,) = decide(tmp_path, rows, budget=8, by="score", groups="group", share_by="harm")
+    kept = {name: sum(fate == "kept" and row["group"] == name for fate, row in zip(found, rows, strict=True)) for name in "abc"}
+    assert kept == {"a": 2, "b": 4, "c": 2}
+    (found,) = decide(tmp_path, rows, budget=6, by="score", groups="group")
+    kept = {name: sum(fate == "kept" and row["group"] == name for fate, row in zip(found, rows, strict=True)) for name in "abc"}
+    assert kept == {"a": 1, "b": 2, "c": 3} or kept == {"a": 1, "b": 3, "c": 2}  # shares of 1, 2.5 and 2.5; the odd row to the best score
+    report = json.loads((tmp_path / "budget.json").read_text())
+    assert (report["spent"], [group["rows"] for group in report["groups"]]) == (6, [2, 5, 5])
+
+
+def test_a_group_that_is_not_harmed_gets_nothing_while_others_have_rows(tmp_path):
+    rows = [*scored(9, 9, group="whole", harm=-1.0), *scored(1, 2, 3, group="harmed", harm=0.5)]
+    (found,) = decide(tmp_path, rows, budget=3, by="score", groups="group", share_by="harm")
+    assert found == ["over_budget"] * 2 + ["kept"] * 3
+    (found,) = decide(tmp_path, rows, budget=4, by="score", groups="group", share_by="harm")
+    assert found.count("kept") == 4
+
+
+def test_tokens_are_spent_and_a_row_that_does_not_fit_is_passed_over(tmp_path):
+    rows = [{"score": 9, "tokens": 60}, {"score": 8, "tokens": 50}, {"score": 7, "tokens": 30}, {"score": 6, "tokens": 10}, {"score": 5, "tokens": 5}]
+    (found,) = decide(tmp_path, rows, budget=100, unit="tokens", by="score")
+    assert found == ["kept", "over_budget", "kept", "kept", "over_budget"]
+
+
+def raw_and_children() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    raw = scored(5, 4, 3, 2, origin=None, nominated=True)
+    return raw, [{"score": 9.0 - row, "origin": "rewrite", "parent_at": f"0:{row}"} for row in range(4)]
+
+
+def test_generated_rows_take_their_share_and_no_more(tmp_path):
+    raw, children = raw_and_children()
+    mine, made = decide(tmp_path, raw, children, budget=5, by="score", generated_max_share=0.4)
+    assert (made.count("kept"), mine.count("kept")) == (2, 3)
+    assert made == ["kept", "kept", "over_budget", "over_budget"]  # the best of them
+    mine, made = decide(tmp_path, raw, children, budget=5, by="score", generated_max_share=0.0)
+    assert (made.count("kept"), mine.count("kept")) == (0, 4)
+
+
+def test_a_published_child_replaces_its_source_and_an_unpublished_one_does_not(tmp_path):
+    raw, children = raw_and_children()
+    mine, made = decide(tmp_path, raw, children, budget=4, by="score", generated_max_share=0.5, replaces=["rewrite"])
+    assert made == ["kept", "kept", "over_budget", "over_budget"]
+    assert mine == ["replaced", "replaced", "kept", "kept"]
+    mine, made = decide(tmp_path, raw, children, budget=8, by="score", generated_max_share=1.0)
+    assert (mine, made) == (["kept"] * 4, ["kept"] * 4)  # an antidote stands beside its source
+
+
+def test_rows_that_were_not_nominated_are_the_reserve(tmp_path):
+    rows = [{"score": 9, "nominated": False}, {"score": 1, "nominated": True}, {"score": 2, "nominated": True}, {"score": 8, "nominated": False}]
+    assert decide(tmp_path, rows, budget=2, by="score") == [["over_budget", "kept", "kept", "over_budget"]]
+    assert decide(tmp_path, rows, budget=3, by="score") == [["kept", "kept", "kept", "over_budget"]]
+
+
+def test_nominating_writes_a_column_and_no_verdict(tmp_path):
+    assert decide(tmp_path, scored(5, 1, 9), budget=2, by="score", nominate=True) == [[True, False, True]]
+    assert Budget.model_validate({"nominate": True}).writes().names == ["nominated"]
+
+
+def test_an_empty_corpus_and_an_empty_shard(tmp_path):
+    assert decide(tmp_path, budget=3) == []
+    assert decide(tmp_path, [], scored(1.0), budget=3, by="score") == [[], ["kept"]]
+
+
+@pytest.mark.parametrize("wrong", [{"budget": -1}, {"budget": -0.5}, {"unit": "words"}, {"generated_max_share": 2}, {"where": {"x": {"least": 3}}}])
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        Budget.model_validate(wrong)
+
+
+RAW = st.fixed_dictionaries({"score": st.floats(0, 1) | st.none(), "tokens": st.integers(1, 9), "group": st.sampled_from("abc"), "nominated": st.booleans()})
+CHILD = st.fixed_dictionaries({"score": st.floats(0, 1), "tokens": st.integers(1, 9), "group": st.sampled_from("abc"), "parent": st.integers(0, 5)})
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(RAW, min_size=1, max_size=12), st.lists(CHILD, max_size=5), st.integers(0, 40), st.sampled_from([0.0, 0.3, 1.0]), st.booleans())
+def test_a_budget_is_spent_to_within_one_row_and_never_overspent(tmp_path_factory, raw, children, budget, most, replace):
+    folder = tmp_path_factory.getbasetemp() / "budget"
+    made = [{**child, "origin": "rewrite", "parent_at": f"0:{child['parent'] % len(raw)}"} for child in children]
+    options = {"budget": budget, "unit": "tokens", "by": "score", "groups": "group", "generated_max_share": most, "replaces": ["rewrite"] if replace else []}
+    mine, theirs = decide(folder, raw, made, **options)
+    spent = sum(row["tokens"] for rows, fates in ((raw, mine), (made, theirs)) for row, fate in zip(rows, fates, strict=True) if fate == "kept")
+    spent_on_made = sum(row["tokens"] for row, fate in zip(made, theirs, strict=True) if fate == "kept")
+    assert spent <= budget
+    assert spent_on_made <= most * budget + 1e-6
+    left = [row["tokens"] for row, fate in zip(raw, mine, strict=True) if fate == "over_budget"]
+    assert all(tokens > budget - spent for tokens in left), "a raw row was left out although it fits"
+    children_of = {row["parent_at"] for row, fate in zip(made, theirs, strict=True) if fate == "kept"}
+    assert {f"0:{row}" for row, fate in enumerate(mine) if fate == "replaced"} == (children_of if replace else set())
+    assert json.loads((folder / "budget.json").read_text())["spent"] == spent
