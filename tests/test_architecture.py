@@ -65,7 +65,9 @@ def test_algorithms_are_arrays_in_arrays_out(path):
 def test_stages_know_nothing_of_runs_and_engines():
     spine = {"curate.runs", "curate.engine", "curate.cli", "curate.pipeline", "curate.recipe"}
     families = ("embed", "cluster", "score", "select", "generate", "dedup", "ingest")
-    found = {path.relative_to(ROOT).as_posix(): imports(path) & spine for family in families for path in (ROOT / "curate" / family).glob("*.py")}
+    found = {
+        path.relative_to(ROOT).as_posix(): imports(path) & spine for family in families for path in (ROOT / "curate" / family).glob("*.py")
+    }
     assert {path: names for path, names in found.items() if names} == {}
 
 

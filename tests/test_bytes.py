@@ -71,6 +71,8 @@ def test_the_run_is_worth_comparing(inline):
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_ray_gives_the_bytes_of_inline(pool, inline, cluster, tree_of, workers):
     facts = run(pool, f"ray-{workers}", "ray", workers)
-    assert {key: facts[key] for key in ("rows_in", "kept", "dropped", "quarantined")} == {key: inline[key] for key in ("rows_in", "kept", "dropped", "quarantined")}
+    assert {key: facts[key] for key in ("rows_in", "kept", "dropped", "quarantined")} == {
+        key: inline[key] for key in ("rows_in", "kept", "dropped", "quarantined")
+    }
     assert tree_of(pool / f"ray-{workers}") == tree_of(pool / "inline")
     shutil.rmtree(pool / f"ray-{workers}")

@@ -82,7 +82,9 @@ def pool(project: Any) -> Any:
     project.file("pool.jsonl", *rows)
     with (project.data / "pool.jsonl").open("a") as file:
         file.write('{"instruction": "cut here\n[1, 2]\n')
-    project.recipe(scorers=["length", "heuristics"], select={"where": {"words": {"max": 100}}, "budget": 4, "by": "words", "order": "lowest"})
+    project.recipe(
+        scorers=["length", "heuristics"], select={"where": {"words": {"max": 100}}, "budget": 4, "by": "words", "order": "lowest"}
+    )
     return project
 
 
@@ -108,7 +110,14 @@ def test_status_drops_and_report_tell_of_a_run(pool, say):
     assert "10 rows in" in text
     assert "near_duplicate" in text
     drops = say("drops", folder, "--json").json
-    assert drops["counts"] == {"above_words": 1, "empty_response": 1, "exact_duplicate": 1, "near_duplicate": 1, "bad_json": 1, "not_an_object": 1}
+    assert drops["counts"] == {
+        "above_words": 1,
+        "empty_response": 1,
+        "exact_duplicate": 1,
+        "near_duplicate": 1,
+        "bad_json": 1,
+        "not_an_object": 1,
+    }
     one = say("drops", folder, "--rule", "near_duplicate", "--sample", "1", "--json").json["rows"]
     assert [(row["file"], row["line"], row["step"]) for row in one] == [("pool.jsonl", 4, "near_dedup")]
     wrong = say("drops", folder, "--rule", "nera_duplicate")
@@ -248,7 +257,17 @@ def test_every_dirty_file_ends_as_expected_twice(name, shared, say, tmp_path):
     expected = EXPECTED[name]
     outcomes = []
     for folder in ("once", "twice"):
-        said = say("run", ROOT / "configs" / "ingest.yaml", "--engine", "inline", "--run-dir", tmp_path / folder, "--json", "--set", f"ingest.path={shared / 'data' / 'dirty' / name}")
+        said = say(
+            "run",
+            ROOT / "configs" / "ingest.yaml",
+            "--engine",
+            "inline",
+            "--run-dir",
+            tmp_path / folder,
+            "--json",
+            "--set",
+            f"ingest.path={shared / 'data' / 'dirty' / name}",
+        )
         facts = {key: value for key, value in said.json.items() if key not in ("seconds", "run", "dataset", "report")}
         files = {path.relative_to(tmp_path / folder): path.read_bytes() for path in (tmp_path / folder).rglob("*.parquet")}
         outcomes.append((said.code, facts, files))

@@ -26,7 +26,9 @@ pytestmark = pytest.mark.slow
 def killable(project: Any) -> None:
     """Six shards with duplicates and a bad line; a fit, row-local stages, a selection; a rest in every shard of one stage."""
     for file in range(3):
-        rows = [{"text": f"row {row} of file {file % 2}: " + " ".join(f"w{(row * 7 + word) % 97}" for word in range(30))} for row in range(120)]
+        rows = [
+            {"text": f"row {row} of file {file % 2}: " + " ".join(f"w{(row * 7 + word) % 97}" for word in range(30))} for row in range(120)
+        ]
         project.file(f"{file}.jsonl", *rows)
     with (project.data / "0.jsonl").open("a") as file:
         file.write("{\n")

@@ -20,7 +20,10 @@ GOOD = "pipeline: ingest\ningest: {path: x}\n"
 BAD = {
     "unknown_step": (GOOD + "near_dedupe: {}\n", [":3: ", "'near_dedupe' is not known", "did you mean 'near_dedup'"]),
     "unknown_setting": (GOOD + "near_dedup:\n  treshold: 0.7\n", [":4: ", "near_dedup.treshold is not known", "did you mean 'threshold'"]),
-    "unknown_nested": ("pipeline: ingest\ningest:\n  path: x\n  fields:\n    txt: body\n", [":5: ", "ingest.fields.txt", "did you mean 'text'"]),
+    "unknown_nested": (
+        "pipeline: ingest\ningest:\n  path: x\n  fields:\n    txt: body\n",
+        [":5: ", "ingest.fields.txt", "did you mean 'text'"],
+    ),
     "unknown_bound": (GOOD + "select:\n  where:\n    tokens:\n      minn: 3\n", [":6: ", "minn", "did you mean 'min'"]),
     "nothing_like_it": (GOOD + "qqq: 1\n", [":3: ", "'qqq' is not known", "Known: ", "near_dedup"]),
     "unused_scorer": (GOOD + "length: {}\n", [":3: ", "'length' is a scorer that is not used", "scorers: [...]"]),
@@ -37,7 +40,10 @@ BAD = {
     "tag_of_yaml": (GOOD + "seed: !!int 3\n", [":3: ", "a tag is not allowed"]),
     "word_for_number": (GOOD + "near_dedup:\n  threshold: high\n", [":4: ", "near_dedup.threshold", "number", "'high'"]),
     "number_out_of_range": (GOOD + "near_dedup:\n  threshold: 1.5\n", [":4: ", "near_dedup.threshold", "less than or equal to 1", "1.5"]),
-    "word_that_is_none_of": (GOOD + "select:\n  unit: words\n", [":4: ", "select.unit", "'rows', 'tokens' or 'response_tokens'", "'words'"]),
+    "word_that_is_none_of": (
+        GOOD + "select:\n  unit: words\n",
+        [":4: ", "select.unit", "'rows', 'tokens' or 'response_tokens'", "'words'"],
+    ),
     "list_for_section": (GOOD + "select: [1]\n", [":3: ", "'select' must be a mapping"]),
     "word_for_section": (GOOD + "select: all\n", [":3: ", "'select' must be a mapping"]),
     "word_for_seed": (GOOD + "seed: one\n", [":3: ", "'seed' must be int", "'one'"]),
@@ -88,7 +94,12 @@ def test_all_mistakes_come_at_once(tmp_path):
 def test_a_recipe_that_is_none(tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"pipeline: caf\xe9\n")
     (tmp_path / "large.yaml").write_text("# " + "x" * (1 << 20) + "\n")
-    for name, word in (("absent.yaml", "no such recipe"), (".", "is a folder"), ("latin.yaml", "not UTF-8"), ("large.yaml", "the limit is 1 MB")):
+    for name, word in (
+        ("absent.yaml", "no such recipe"),
+        (".", "is a folder"),
+        ("latin.yaml", "not UTF-8"),
+        ("large.yaml", "the limit is 1 MB"),
+    ):
         with pytest.raises(UserMistake, match=word):
             recipe.load(tmp_path / name)
 
@@ -113,7 +124,15 @@ def test_yaml_is_1_2(tmp_path):
 
 
 def test_set_changes_one_setting(tmp_path):
-    changes = ("near_dedup.threshold=0.7", "select.budget=10", "ingest.fields.text=body", "scorers=[length]", "length={}", "select.by=null", "seed=7")
+    changes = (
+        "near_dedup.threshold=0.7",
+        "select.budget=10",
+        "ingest.fields.text=body",
+        "scorers=[length]",
+        "length={}",
+        "select.by=null",
+        "seed=7",
+    )
     found = load(tmp_path, GOOD, *changes)
     assert (found.near_dedup.threshold, found.select.budget, found.ingest.fields.text) == (0.7, 10, "body")
     assert (found.scorers, found.select.by, found.seed, found.near_dedup.seed) == (("length",), None, 7, 7)
@@ -146,7 +165,9 @@ def test_a_change_to_no_recipe_is_a_mistake(tmp_path, text, change):
 
 
 def test_the_resolved_recipe_says_everything_and_gives_the_same_run(tmp_path):
-    first = load(tmp_path, GOOD + "scorers: [heuristics]\nheuristics: {min_words: 3}\nselect: {where: {tokens: {min: 2}, source: {is: [data]}}}\n")
+    first = load(
+        tmp_path, GOOD + "scorers: [heuristics]\nheuristics: {min_words: 3}\nselect: {where: {tokens: {min: 2}, source: {is: [data]}}}\n"
+    )
     again = tmp_path / "again.yaml"
     again.write_text(first.resolved())
     second = recipe.load(again)
@@ -163,7 +184,9 @@ def test_a_pipeline_and_a_scorer_of_ones_own(tmp_path):
     assert "holds no Stage" in message(tmp_path, "pipeline: mine.py:road\nscorer_path: .\nscorers: [mine]\ningest: {path: x}\n")
 
 
-@pytest.mark.parametrize("code", ["raise ValueError('on import')", "import no_such_module_at_all", "def (:"], ids=["raises", "imports", "syntax"])
+@pytest.mark.parametrize(
+    "code", ["raise ValueError('on import')", "import no_such_module_at_all", "def (:"], ids=["raises", "imports", "syntax"]
+)
 def test_a_scorer_that_cannot_be_loaded_is_the_user_s_mistake(tmp_path, code):
     (tmp_path / f"bad_{abs(hash(code))}.py").write_text(code + "\n")
     found = message(tmp_path, GOOD + f"scorer_path: .\nscorers: [bad_{abs(hash(code))}]\n")
@@ -176,7 +199,9 @@ def test_checking_is_quick_and_light(tmp_path):
     code = "import sys; from curate.cli import main\ntry: main(['run', sys.argv[1]])\nexcept SystemExit as end: print(end.code, [n for n in ('torch', 'ray') if n in sys.modules])"
     started = time.perf_counter()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code, str(path)], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.strip() == "2 []"
     assert "did you mean 'select'" in done.stderr
     assert time.perf_counter() - started < 4, "2 s on an idle machine; twice that here, for tests share their machine"

@@ -15,7 +15,11 @@ SCORERS = Path(__file__).parent / "scorers_for_tests"
 MASKED = {"pipeline": f"{SCORERS / '_masked.py'}:masked", "scorers": ["vowels"], "scorer_path": str(SCORERS)}
 
 ANIMALS = ["the quick brown fox jumps over the lazy dog", "a red hen sat on her seven eggs", "cats sleep most of the day in warm places"]
-PLANTS = ["an oak grows slowly and lives for a thousand years", "moss covers the north side of old stones", "the fern unrolls its leaves in spring"]
+PLANTS = [
+    "an oak grows slowly and lives for a thousand years",
+    "moss covers the north side of old stones",
+    "the fern unrolls its leaves in spring",
+]
 STONES = ["granite is made of quartz and feldspar and mica", "chalk comes from the shells of small sea creatures", "slate splits"]
 
 
@@ -131,7 +135,9 @@ def flip_unseen(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, truncate, flip], ids=["deleted", "truncated", "flipped"])
-@pytest.mark.parametrize("place", ["corpus/00001-0000", "stages/vowels/00001-0000", "stages/near_dedup/00001-0000", "stages/select/00001-0000"])
+@pytest.mark.parametrize(
+    "place", ["corpus/00001-0000", "stages/vowels/00001-0000", "stages/near_dedup/00001-0000", "stages/select/00001-0000"]
+)
 def test_harm_to_a_column_file_is_found_and_that_file_made_again(three_files, place, harm):
     before = three_files.tree()
     harm(three_files.folder / "run" / f"{place}.parquet")
@@ -278,7 +284,12 @@ def test_a_scorer_may_import_a_helper_beside_it(project, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "helper_of_test_run.py").write_text("LETTERS = 'aeiou'\n")
-    code = (SCORERS / "vowels.py").read_text().replace('"aeiou"', "LETTERS").replace("import pyarrow as pa\n", "import pyarrow as pa\nfrom helper_of_test_run import LETTERS\n")
+    code = (
+        (SCORERS / "vowels.py")
+        .read_text()
+        .replace('"aeiou"', "LETTERS")
+        .replace("import pyarrow as pa\n", "import pyarrow as pa\nfrom helper_of_test_run import LETTERS\n")
+    )
     (folder / "helped_vowels.py").write_text(code)
     project.file("animals.jsonl", *ANIMALS)
     project.recipe(scorers=["helped_vowels"], scorer_path=str(folder))
@@ -327,7 +338,7 @@ def test_versions_stand_beside_one_another(three_files):
     run = three_files.folder / "run"
     first = {path.name: path.read_bytes() for path in (run / "versions" / "1" / "data").iterdir()}
     three_files.run(changes=("select.budget=4",))
-    assert os.readlink(run / "dataset") == "versions/2"
+    assert (run / "dataset").readlink() == Path("versions/2")
     assert {path.name: path.read_bytes() for path in (run / "versions" / "1" / "data").iterdir()} == first
     assert len(three_files.published()) == 4
     three_files.run(changes=("select.budget=4",))
@@ -380,7 +391,9 @@ def test_a_folder_of_a_newer_version_is_left_alone(three_files):
 
 ROW = st.one_of(
     st.builds(lambda text: {"text": text}, st.text(max_size=30)),
-    st.sampled_from([{"text": ANIMALS[0]}, {"text": ANIMALS[0].upper()}, {"text": "1"}, {"text": None}, {"text": 7}, {"other": "x"}, {"text": "\u200b"}]),
+    st.sampled_from(
+        [{"text": ANIMALS[0]}, {"text": ANIMALS[0].upper()}, {"text": "1"}, {"text": None}, {"text": 7}, {"other": "x"}, {"text": "\u200b"}]
+    ),
     st.builds(lambda a, b: {"instruction": a, "output": b}, st.text(max_size=20), st.text(max_size=20)),
     st.sampled_from(["{", "[]", "null", '{"text": "a", "text": "b"}', '{"text": "\\ud800"}']),
 )
@@ -388,7 +401,11 @@ ROW = st.one_of(
 
 # Not shrunk: an example is a whole run, half a second of it.
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.reuse, Phase.generate])
-@given(files=st.lists(st.lists(ROW, max_size=12), min_size=1, max_size=3), shard_rows=st.integers(1, 5), budget=st.sampled_from([0, 1, 3, 0.5, None]))
+@given(
+    files=st.lists(st.lists(ROW, max_size=12), min_size=1, max_size=3),
+    shard_rows=st.integers(1, 5),
+    budget=st.sampled_from([0, 1, 3, 0.5, None]),
+)
 def test_no_row_vanishes(tmp_path_factory, files, shard_rows, budget):
     """Whatever the corpus: what was read is published, dropped by a rule or set aside, and the two tables together hold every row."""
     import pyarrow.parquet as pq
@@ -409,10 +426,14 @@ def test_no_row_vanishes(tmp_path_factory, files, shard_rows, budget):
     try:
         facts = execute(recipe, folder / "run", "inline")
     except UserMistake:
-        assert all("text" not in row and "instruction" not in row for rows in files for row in rows if isinstance(row, dict)) or not any(files)
+        assert all("text" not in row and "instruction" not in row for rows in files for row in rows if isinstance(row, dict)) or not any(
+            files
+        )
         return
     unreadable = {int(problem["file"].split(".")[0]) for problem in facts["problems"]}
     assert facts["rows_in"] == sum(len(rows) for index, rows in enumerate(files) if index not in unreadable)
     assert facts["rows_in"] == facts["kept"] + sum(facts["dropped"].values()) + facts["quarantined"]
-    kept, rejected = ([pq.read_table(file).num_rows for file in (folder / "run" / "dataset" / part).glob("*.parquet")] for part in ("data", "rejected"))
+    kept, rejected = (
+        [pq.read_table(file).num_rows for file in (folder / "run" / "dataset" / part).glob("*.parquet")] for part in ("data", "rejected")
+    )
     assert (sum(kept), sum(kept) + sum(rejected)) == (facts["kept"], facts["rows_in"])

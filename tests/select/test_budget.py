@@ -27,7 +27,8 @@ class Inputs:
         self.by_name = {}
         for number, rows in enumerate(shards):
             full = [
-                {"row_id": f"{number}{row:03d}", "file": "f", "line": row, "position": row, "tokens": 1, **values} for row, values in enumerate(rows)
+                {"row_id": f"{number}{row:03d}", "file": "f", "line": row, "position": row, "tokens": 1, **values}
+                for row, values in enumerate(rows)
             ]
             named = [name for name in COLUMNS if any(name in row for row in full)] or list(COLUMNS)[:5]
             self.by_name[f"{number}"] = pa.table({name: pa.array([row.get(name) for row in full], COLUMNS[name]) for name in named})
@@ -55,7 +56,9 @@ def decide(folder: Path, *shards: list[dict[str, Any]], **options: Any) -> list[
     stage.fit(inputs, None, folder)  # type: ignore[arg-type]
     found = []
     for name, table in inputs.tables():
-        columns = stage.load(folder)(table.append_column("shard", pa.array([name] * table.num_rows, pa.string()))) if table.num_rows else None
+        columns = (
+            stage.load(folder)(table.append_column("shard", pa.array([name] * table.num_rows, pa.string()))) if table.num_rows else None
+        )
         if columns is None:
             found.append([])
         elif options.get("nominate"):
@@ -95,7 +98,13 @@ def test_equal_scores_are_told_apart_by_row_id_and_by_nothing_else(tmp_path):
     rows = scored(1, 1, 1, 1 + 1e-9)
     (found,) = decide(tmp_path, [{**row, "row_id": name} for row, name in zip(rows, "dbca", strict=True)], budget=2, by="score")
     assert found == ["over_budget", "kept", "over_budget", "kept"]
-    one, two = decide(tmp_path, [{**rows[0], "row_id": "d"}, {**rows[1], "row_id": "b"}], [{**rows[2], "row_id": "c"}, {**rows[3], "row_id": "a"}], budget=2, by="score")
+    one, two = decide(
+        tmp_path,
+        [{**rows[0], "row_id": "d"}, {**rows[1], "row_id": "b"}],
+        [{**rows[2], "row_id": "c"}, {**rows[3], "row_id": "a"}],
+        budget=2,
+        by="score",
+    )
     assert one + two == found
 
 
@@ -150,7 +159,13 @@ def test_a_group_that_is_not_harmed_gets_nothing_while_others_have_rows(tmp_path
 
 
 def test_tokens_are_spent_and_a_row_that_does_not_fit_is_passed_over(tmp_path):
-    rows = [{"score": 9, "tokens": 60}, {"score": 8, "tokens": 50}, {"score": 7, "tokens": 30}, {"score": 6, "tokens": 10}, {"score": 5, "tokens": 5}]
+    rows = [
+        {"score": 9, "tokens": 60},
+        {"score": 8, "tokens": 50},
+        {"score": 7, "tokens": 30},
+        {"score": 6, "tokens": 10},
+        {"score": 5, "tokens": 5},
+    ]
     (found,) = decide(tmp_path, rows, budget=100, unit="tokens", by="score")
     assert found == ["kept", "over_budget", "kept", "kept", "over_budget"]
 
@@ -179,7 +194,12 @@ def test_a_published_child_replaces_its_source_and_an_unpublished_one_does_not(t
 
 
 def test_rows_that_were_not_nominated_are_the_reserve(tmp_path):
-    rows = [{"score": 9, "nominated": False}, {"score": 1, "nominated": True}, {"score": 2, "nominated": True}, {"score": 8, "nominated": False}]
+    rows = [
+        {"score": 9, "nominated": False},
+        {"score": 1, "nominated": True},
+        {"score": 2, "nominated": True},
+        {"score": 8, "nominated": False},
+    ]
     assert decide(tmp_path, rows, budget=2, by="score") == [["over_budget", "kept", "kept", "over_budget"]]
     assert decide(tmp_path, rows, budget=3, by="score") == [["kept", "kept", "kept", "over_budget"]]
 
@@ -194,24 +214,41 @@ def test_an_empty_corpus_and_an_empty_shard(tmp_path):
     assert decide(tmp_path, [], scored(1.0), budget=3, by="score") == [[], ["kept"]]
 
 
-@pytest.mark.parametrize("wrong", [{"budget": -1}, {"budget": -0.5}, {"unit": "words"}, {"generated_max_share": 2}, {"where": {"x": {"least": 3}}}])
+@pytest.mark.parametrize(
+    "wrong", [{"budget": -1}, {"budget": -0.5}, {"unit": "words"}, {"generated_max_share": 2}, {"where": {"x": {"least": 3}}}]
+)
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValidationError):
         Budget.model_validate(wrong)
 
 
-RAW = st.fixed_dictionaries({"score": st.floats(0, 1) | st.none(), "tokens": st.integers(1, 9), "group": st.sampled_from("abc"), "nominated": st.booleans()})
-CHILD = st.fixed_dictionaries({"score": st.floats(0, 1), "tokens": st.integers(1, 9), "group": st.sampled_from("abc"), "parent": st.integers(0, 5)})
+RAW = st.fixed_dictionaries(
+    {"score": st.floats(0, 1) | st.none(), "tokens": st.integers(1, 9), "group": st.sampled_from("abc"), "nominated": st.booleans()}
+)
+CHILD = st.fixed_dictionaries(
+    {"score": st.floats(0, 1), "tokens": st.integers(1, 9), "group": st.sampled_from("abc"), "parent": st.integers(0, 5)}
+)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(RAW, min_size=1, max_size=12), st.lists(CHILD, max_size=5), st.integers(0, 40), st.sampled_from([0.0, 0.3, 1.0]), st.booleans())
+@given(
+    st.lists(RAW, min_size=1, max_size=12), st.lists(CHILD, max_size=5), st.integers(0, 40), st.sampled_from([0.0, 0.3, 1.0]), st.booleans()
+)
 def test_a_budget_is_spent_to_within_one_row_and_never_overspent(tmp_path_factory, raw, children, budget, most, replace):
     folder = tmp_path_factory.getbasetemp() / "budget"
     made = [{**child, "origin": "rewrite", "parent_at": f"0:{child['parent'] % len(raw)}"} for child in children]
-    options = {"budget": budget, "unit": "tokens", "by": "score", "groups": "group", "generated_max_share": most, "replaces": ["rewrite"] if replace else []}
+    options = {
+        "budget": budget,
+        "unit": "tokens",
+        "by": "score",
+        "groups": "group",
+        "generated_max_share": most,
+        "replaces": ["rewrite"] if replace else [],
+    }
     mine, theirs = decide(folder, raw, made, **options)
-    spent = sum(row["tokens"] for rows, fates in ((raw, mine), (made, theirs)) for row, fate in zip(rows, fates, strict=True) if fate == "kept")
+    spent = sum(
+        row["tokens"] for rows, fates in ((raw, mine), (made, theirs)) for row, fate in zip(rows, fates, strict=True) if fate == "kept"
+    )
     spent_on_made = sum(row["tokens"] for row, fate in zip(made, theirs, strict=True) if fate == "kept")
     assert spent <= budget
     assert spent_on_made <= most * budget + 1e-6

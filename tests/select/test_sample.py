@@ -27,7 +27,11 @@ def kept(folder: Path, ids: list[str], cut: int = 100, fitted_on: list[str] | No
     stage.fit(Inputs(fitted_on or ids, cut), None, folder)  # type: ignore[arg-type]
     verdicts = stage.load(folder)(pa.table({"row_id": ids}))["verdict"].to_pylist()
     for verdict in verdicts:
-        assert verdict is None or (verdict["decision"], verdict["rule"], verdict["value"] >= verdict["threshold"]) == ("drop", "not_sampled", True)
+        assert verdict is None or (verdict["decision"], verdict["rule"], verdict["value"] >= verdict["threshold"]) == (
+            "drop",
+            "not_sampled",
+            True,
+        )
     return [row_id for row_id, verdict in zip(ids, verdicts, strict=True) if verdict is None]
 
 
