@@ -139,7 +139,9 @@ class Filter(Stage):
         else:
             trusted = dict.fromkeys(text for table, mask in self._marked(inputs) for text in _picked(table, mask))
         if not trusted:
-            raise UserMistake(f"filter: no row matches trusted.where {self.trusted.where}: check the value, and that ingest.keep lists the column")
+            raise UserMistake(
+                f"filter: no row matches trusted.where {self.trusted.where}: check the value, and that ingest.keep lists the column"
+            )
         pool: dict[str, int] = {}
         for table, mask in self._marked(inputs):
             for text in _picked(table, ~mask):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +38,7 @@ class Budget(Stage):
     """Drops what breaks a bound, then keeps the best rows of every group within the budget."""
 
     where: dict[str, Bound] = Field({}, description="column -> bound; rules below_COLUMN, above_COLUMN, other_COLUMN")
-    budget: int | float | None = Field(
+    budget: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)] | None = Field(
         None, description="how much to keep: a number of `unit`, or a share below 1 of what there is; None: all"
     )
     unit: Literal["rows", "tokens", "response_tokens"] = "rows"
