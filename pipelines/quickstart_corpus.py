@@ -3,6 +3,7 @@
     python -m pipelines.quickstart_corpus OUT_FOLDER [--rows N]
 
     OUT_FOLDER/pool.jsonl         every docstring that reads as an answer, repeats included
+    OUT_FOLDER/documents.jsonl    plain documents (see quickstart_documents.py)
     OUT_FOLDER/quickstart.jsonl   about N of them (1,000), spread evenly over the capabilities, some repeats included
 
 Sources: docstrings of the standard library and of packages that `curate` itself needs (FAMILIES), parsed, never
@@ -30,6 +31,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+
+from pipelines import quickstart_documents
 
 LONGEST_ANSWER = 700  # characters; a 135M model at 512 tokens sees all of it
 SHORTEST_ANSWER, FEWEST_WORDS = 40, 7
@@ -423,6 +426,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--rows must be 1 or more")
     facts = build(given.folder, given.rows)
     print(f"{facts['table']}\n\n{facts['read']}\n{facts['state']}: {given.folder / 'pool.jsonl'}, {given.folder / 'quickstart.jsonl'}")
+    path, counts = quickstart_documents.write(given.folder)
+    print(f"and for the pretraining road: {path} ({', '.join(f'{number:,} {kind}' for kind, number in counts.items())})")
 
 
 if __name__ == "__main__":
