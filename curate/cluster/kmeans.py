@@ -30,7 +30,9 @@ _RESTARTS = 3
 
 
 class KMeans(Stage):
-    """Columns `cluster`, `cluster_similarity`, `kmeans_cluster` (the same as `cluster`), `map_x`, `map_y`.
+    """Groups rows by k-means on their vectors.
+
+    Columns `cluster`, `cluster_similarity`, `kmeans_cluster` (the same as `cluster`), `map_x`, `map_y`.
 
     column         unit or raw vectors, fixed_size_list<float32> or list<float32>
     k              clusters; lowered where there are fewer distinct rows, and `info.json` says so

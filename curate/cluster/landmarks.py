@@ -24,7 +24,9 @@ _PLACING_ROWS = 50
 
 
 class Landmarks(Stage):
-    """Columns `cluster`, `cluster_similarity`, `kmeans_cluster`, `map_x`, `map_y` (see `kmeans.COLUMNS`).
+    """Groups rows into capabilities: spectral clusters of a landmark graph, k-means on the same vectors beside them.
+
+    Columns `cluster`, `cluster_similarity`, `kmeans_cluster`, `map_x`, `map_y` (see `kmeans.COLUMNS`).
 
     column         unit or raw vectors, fixed_size_list<float32> or list<float32>
     k              clusters; null: by the largest eigengap between k_min and k_max

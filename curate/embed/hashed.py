@@ -18,7 +18,9 @@ from curate.stage import Stage, TableFunction
 
 
 class HashedNgrams(Stage):
-    """Column `vector`: unit vectors, fixed_size_list<float32>[dimensions].
+    """Turns each prompt or text into a vector of hashed character n-grams; no model.
+
+    Column `vector`: unit vectors, fixed_size_list<float32>[dimensions].
 
     view   "prompt": the prompt, and the text of a row that has no prompt (plain documents); "text": the text
     lowest, highest   lengths of the n-grams, in characters

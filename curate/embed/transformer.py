@@ -18,7 +18,9 @@ from curate.stage import Resources, Stage, TableFunction
 
 
 class Transformer(Stage):
-    """Column `vector`: unit vectors, fixed_size_list<float32>[width of the model].
+    """Turns each prompt or text into a vector with a sentence encoder.
+
+    Column `vector`: unit vectors, fixed_size_list<float32>[width of the model].
 
     model         an encoder in sentence-transformers form, with mean pooling
     view          "prompt": the prompt, and the text of a row that has no prompt (plain documents); "text": the text

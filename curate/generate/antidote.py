@@ -90,7 +90,9 @@ class Span:
 
 
 class Antidote(Stage):
-    """Settings.
+    """Makes new rows in which a sensitive attribute of the people in them is exchanged.
+
+    Settings.
 
     lexicons, folder   names of lexicon files, and the folder they are in (default: the shipped ones)
     views              which rows: "pair" (with a prompt), "text" (plain documents)

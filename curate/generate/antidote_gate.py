@@ -26,7 +26,9 @@ from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, verdi
 
 
 class AntidoteGate(Stage):
-    """Settings.
+    """Refuses antidotes whose vectors lie where no real row lies.
+
+    Settings.
 
     column          of unit vectors (list or fixed-size list of float32)
     k               neighbours; lowered where the reference has fewer rows than k + 2

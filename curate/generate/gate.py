@@ -58,7 +58,9 @@ _PHRASES = re.compile(
 
 
 class Gate(Stage):
-    """Settings: bands and thresholds.
+    """Refuses generated rows that are empty, cut off, copied, off the subject or about the task itself.
+
+    Settings: bands and thresholds.
 
     Defaults for texts: of 3,900 human paraphrases (MRPC) 99 % have similarity >= 0.37, copy <= 0.87 and a length ratio of
     0.65 to 1.53; of unrelated pairs 99 % have similarity <= 0.15 (sentences) and <= 0.25 (halves of pages). For

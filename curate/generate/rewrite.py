@@ -29,7 +29,9 @@ from curate.stage import Resources, Stage, TableFunction
 
 
 class Rewrite(Stage):
-    """Settings.
+    """Makes new rows with a language model: rewritten texts, or its own answers.
+
+    Settings.
 
     backend             {kind: model, model: REF, ...} or {kind: endpoint, base_url: URL, model: NAME, revision: R, ...}
     task, prompts       name of a prompt file, and the folder it is in (default: the shipped ones)

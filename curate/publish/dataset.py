@@ -51,18 +51,18 @@ class Publish(Stage):
         schema = self._schema(inputs)
         rejected_schema = pa.schema([*(schema.field(name) for name in REJECTED if name in schema.names), *FATE])
         kept = _Files(folder, "data/train", schema, self.rows_per_file)
-        others = _Files(folder, "rejected/rejected", rejected_schema, self.rows_per_file)
+        others = _Files(folder, "rejected/rejected", rejected_schema, self.rows_per_file) if self.rejected else None
         for _, table in inputs.tables():
             known = {step: table[f"{step}.verdict"] for step in self.decisions if f"{step}.verdict" in table.column_names}
             fate = fates_of(known, table.num_rows)
             mask = pc.equal(fate["fate"], "kept")
             kept.add(_as(table.filter(mask), schema))
-            if self.rejected:
+            if others:
                 for name in fate.column_names:
                     table = table.append_column(name, fate[name])
                 others.add(_as(table.filter(pc.invert(mask)), rejected_schema))
         configs = [Config("default", kept.close(), schema, "the training set")]
-        if self.rejected:
+        if others:
             configs.append(
                 Config("rejected", others.close(), rejected_schema, "every row that was left out, with the step and rule that did it")
             )

@@ -98,6 +98,7 @@ def gather(ledger: Ledger) -> page.Facts:
         ),
         road=tuple(road),
         pipeline=facts.get("pipeline", ""),
+        folder=str(ledger.folder),
         dataset=str(ledger.folder / "dataset"),
         drops=tuple(
             page.Drop(step, rule, number, meaning=meaning(rule), value=value, threshold=threshold, example=example)

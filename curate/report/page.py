@@ -195,6 +195,7 @@ class Facts:
     counts: Counts
     road: tuple[Step, ...]
     pipeline: str = ""
+    folder: str = "RUN"  # of the run, as a shell would be given it
     dataset: str = ""
     drops: tuple[Drop, ...] = ()
     quarantine: tuple[Quarantined, ...] = ()

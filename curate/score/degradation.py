@@ -25,7 +25,9 @@ MEANS = ("jsd", "loss_original", "loss_pruned", "loss_gap", "recoverable")
 
 
 class Degradation(Stage):
-    """Means over the response tokens (of a plain text: over all tokens); null where there is none.
+    """Measures how far the pruned model has drifted from the original on each response.
+
+    Means over the response tokens (of a plain text: over all tokens); null where there is none.
 
     jsd            Jensen-Shannon divergence of the next-token distributions, nats, in [0, ln 2]
     loss_original, loss_pruned   negative log-likelihood of the response, nats per token

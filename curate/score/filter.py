@@ -47,7 +47,9 @@ class Trusted(BaseModel):
 
 
 class Filter(Stage):
-    """filter_score       probability-like score in [0, 1], higher is more like the trusted set
+    """Scores how much a row is like the trusted set, with a classifier trained on it.
+
+    filter_score       probability-like score in [0, 1], higher is more like the trusted set
     filter_percentile  0 to 100: the share of the pool's text (in bytes) that scores at most as high
 
     pool_sample  rows of the pool to train against; trusted rows and copies of their texts are never among them

@@ -20,7 +20,9 @@ from curate.stage import Resources, Stage, TableFunction
 
 
 class Perplexity(Stage):
-    """Rows with a response: the response given what comes before it. Plain texts: the whole text.
+    """Asks a language model how well it predicts each response (of a plain document: the whole text).
+
+    Rows with a response: the response given what comes before it. Plain texts: the whole text.
 
     perplexity_loss  mean negative log-likelihood, nats per token
     perplexity       exp(perplexity_loss)
