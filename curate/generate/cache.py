@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.errors import InternalError
+from curate.store import sync
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class ResponseCache:
         batch = self.folder / f"batch-{secrets.token_hex(8)}.json"
         aside = self._write_aside(json.dumps(content))
         aside.rename(batch)
-        _sync_folder(self.folder)
+        sync(self.folder)
         self._spread(batch)
 
     def _spread(self, batch: Path) -> None:
@@ -99,7 +100,7 @@ class ResponseCache:
             return
         finally:
             aside.unlink()
-        _sync_folder(path.parent)
+        sync(path.parent)
 
     def _write_aside(self, content: str) -> Path:
         assert self.folder is not None
@@ -117,11 +118,3 @@ class ResponseCache:
 
 def _digest(text: str, finish: str) -> str:
     return hashlib.sha256(f"{finish}\n{text}".encode()).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,7 +2,7 @@
 
 Groups (clusters, as a rule) get shares by `share_by`, in tokens, capped by what they hold; what a capped
 group cannot use is poured over the others (water-filling). With `share_by` a degradation column this is the
-capability budget of PASER (arXiv 2502.12594, eq. 6; docs/methods.md): n_k = B * d_k / sum(d), d_k the
+capability budget of PASER (arXiv 2502.12594, eq. 6): n_k = B * d_k / sum(d), d_k the
 mean over the group's rows.
 """
 
