@@ -76,3 +76,15 @@ def test_a_gpu_that_is_not_there_is_an_error_not_a_cpu_index():
         pytest.skip("this FAISS has GPU support")
     with pytest.raises(RuntimeError, match=r"curate\[gpu\]"):
         knn.faiss_index(4, gpu=True)
+
+
+def test_an_index_on_a_gpu_finds_the_neighbours_that_the_cpu_finds():
+    """Parity on 2,000 random unit vectors; needs faiss-gpu and a CUDA device."""
+    import faiss
+
+    if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
+        pytest.skip("no CUDA device, or faiss-cpu is installed: GPU parity cannot be checked here")
+    vectors, _ = knn.unit_rows(np.random.default_rng(0).normal(size=(2000, 64)).astype(np.float32))
+    on_cpu, on_gpu = knn.nearest_others(vectors, 10), knn.nearest_others(vectors, 10, gpu=True)
+    assert (on_cpu[1] == on_gpu[1]).mean() > 0.999
+    np.testing.assert_allclose(on_cpu[0], on_gpu[0], atol=1e-5)
