@@ -16,7 +16,7 @@ FILES = ("instruct_pool_t0.parquet", "instruct_pool_other.parquet")
 
 @pytest.fixture(scope="module")
 def pool(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe over both pools: eight shards of up to 7,500 rows from two sources."""
+    """A folder with a recipe over both pools: eight shards of up to 7,700 rows from two sources."""
     folder = tmp_path_factory.mktemp("bytes")
     missing = [name for name in FILES if not (shared / "data" / name).exists()]
     if missing:
@@ -28,7 +28,7 @@ ingest:
   sources:
     - {{name: t0, path: {shared / "data" / FILES[0]}, priority: 1}}
     - {{name: other, path: {shared / "data" / FILES[1]}, priority: 0}}
-  shard_rows: 7500
+  shard_rows: 7700
 embed: {{method: hashed, dimensions: 64}}
 heuristics: {{max_symbol_word_ratio: 0.5, max_duplicate_lines: 0.6}}
 select: {{budget: 0.2, unit: tokens, by: words, groups: source}}
@@ -47,7 +47,7 @@ def run(folder: Path, name: str, engine: str, workers: int | None = None) -> dic
     records = [json.loads(path.read_text())["records"] for path in (folder / name / "stages").rglob("manifest.json")]
     sources = {record.get("source", "executed") for manifest in records for record in manifest.values()}
     assert sources - {"other", "t0"} == {"executed"}
-    assert sum(len(record["shards"]) for record in records_of(folder / name, "ingest")) == 9
+    assert sum(len(record["shards"]) for record in records_of(folder / name, "ingest")) == 8
     return facts
 
 

@@ -115,7 +115,7 @@ def test_a_killed_worker_costs_its_shard_once_more_and_no_bytes(project, cluster
         workers.append(actor(resources, size))
         return workers[-1]
 
-    engine._actor = remembered
+    engine._actor = remembered  # type: ignore[method-assign]
     stopped = threading.Event()
 
     def kill_some() -> None:

@@ -54,7 +54,7 @@ def decide(folder: Path, *shards: list[dict[str, Any]], **options: Any) -> list[
     folder.mkdir(exist_ok=True)
     inputs = Inputs(list(shards))
     stage.fit(inputs, None, folder)  # type: ignore[arg-type]
-    found = []
+    found: list[list[Any]] = []
     for name, table in inputs.tables():
         columns = (
             stage.load(folder)(table.append_column("shard", pa.array([name] * table.num_rows, pa.string()))) if table.num_rows else None
@@ -116,7 +116,7 @@ def test_without_a_score_the_draw_is_fixed_by_the_seed(tmp_path):
 
 
 def test_bounds_come_before_the_budget(tmp_path):
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"score": 0.1, "language": "en"}, {"score": 0.5, "language": "en"}, {"score": 0.9, "language": "de"}, {"score": 0.95, "language": "en"},
         {"score": None, "language": "en"}, {"score": 0.6, "language": None},
     ]  # fmt: skip
