@@ -66,18 +66,16 @@ def run(
 @app.command()
 def status(run_folder: RunFolder, as_json: AsJson = False) -> None:
     """Show what a run has done: its steps, its counts, where its dataset is."""
+    from types import SimpleNamespace
+
     from curate.ledger import open_run
+    from curate.progress import did
 
     ledger = open_run(run_folder)
     facts = {"run": str(run_folder), **ledger.facts}
     lines = [f"{run_folder}: {facts['state']}"]
     for step in facts["steps"]:
-        did = (
-            f"{step['executed']} of {step['shards']} shards run"
-            if step["executed"]
-            else ("fitted" if step["fitted"] == "fitted" else "nothing to do")
-        )
-        lines.append(f"  {step['name']:<24} {step['rows']:>10,} rows  {did:<24} {step['seconds']:>8.1f} s")
+        lines.append(f"  {step['name']:<24} {step['rows']:>10,} rows  {did(SimpleNamespace(**step)):<24} {step['seconds']:>8.1f} s")
     lines.append("")
     lines.append(counts_text(facts["counts"]) if facts["counts"] else "  not finished: run the same `curate run` command to go on")
     _say(facts, as_json, "\n".join(lines))

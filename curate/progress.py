@@ -37,6 +37,13 @@ class Lines(Silent):
     def begin(self, step: str, shards: int, rows: int, reused: int) -> None:
         self.step, self.shards, self.done, self.rows, self.to_do = step, shards, reused, 0, rows
         self.started = self.said = time.monotonic()
+        self.announce()
+
+    def announce(self) -> None:
+        """Say what begins: a shard of a language-model stage can take minutes."""
+        still = f", {self.done} done already" if self.done else ""
+        self.out.write(f"{self.step:<16} begins: {self.shards} shard{'s' if self.shards != 1 else ''}{still}\n")
+        self.out.flush()
 
     def note(self, step: str, text: str) -> None:
         self.out.write(f"{step:<16} {text}\n")
@@ -56,7 +63,7 @@ class Lines(Silent):
         return f"{self.step:<16} {self.done:>4}/{self.shards} shards  {self.rows:>10,} rows  {rate:>9,.0f} rows/s{eta}"
 
     def end(self, step: str, facts: Any) -> None:
-        what = "nothing to do" if not facts.executed and facts.fitted != "fitted" else f"{facts.executed} of {facts.shards} shards"
+        what = did(facts)
         extra = f", {facts.generated:,} new rows" if facts.generated else ""
         self.out.write(f"{step:<16} {what:<20} {facts.rows:>10,} rows  {duration(facts.seconds):>8}{extra}\n")
         self.out.flush()
@@ -89,7 +96,7 @@ class Live(Lines):
         ):
             table.add_column(name, justify=side)  # type: ignore[arg-type]
         for name, facts in self.ended.items():
-            shards = f"{facts.executed}/{facts.shards}" if facts.executed or facts.fitted == "fitted" else f"0/{facts.shards}"
+            shards = f"{facts.executed}/{facts.executed + facts.reused}"
             rate = f"{facts.rows / facts.seconds:,.0f}" if facts.executed and facts.seconds > 0.001 else ""
             table.add_row(name, shards, f"{facts.rows:,}", rate, duration(facts.seconds), "done", style="dim" if not facts.executed else "")
         if self.step and self.step not in self.ended:
@@ -100,6 +107,9 @@ class Live(Lines):
                 self.step, f"{self.done}/{self.shards}", f"{self.rows:,}", f"{rate_now:,.0f}", duration(seconds), eta, style="bold"
             )
         return table
+
+    def announce(self) -> None:
+        """The table shows it."""
 
     def begin(self, step: str, shards: int, rows: int, reused: int) -> None:
         super().begin(step, shards, rows, reused)
@@ -119,6 +129,14 @@ class Live(Lines):
 
     def close(self) -> None:
         self.live.stop()
+
+
+def did(facts: Any) -> str:
+    """What a step did, in a few words; ingest counts source files."""
+    if not facts.executed:
+        return "fitted" if facts.fitted == "fitted" else "nothing to do"
+    unit = "files" if facts.stage == "Ingest" else "shards"
+    return f"{facts.executed} of {facts.executed + facts.reused} {unit}"
 
 
 def duration(seconds: float) -> str:

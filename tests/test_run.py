@@ -400,7 +400,14 @@ ROW = st.one_of(
 
 
 # Not shrunk: an example is a whole run, half a second of it.
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
 @given(
     files=st.lists(st.lists(ROW, max_size=12), min_size=1, max_size=3),
     shard_rows=st.integers(1, 5),

@@ -230,7 +230,7 @@ CHILD = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(
     st.lists(RAW, min_size=1, max_size=12), st.lists(CHILD, max_size=5), st.integers(0, 40), st.sampled_from([0.0, 0.3, 1.0]), st.booleans()
 )
