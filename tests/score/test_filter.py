@@ -111,7 +111,7 @@ def test_mistakes_end_with_the_remedy(tmp_path):
     table = corpus()
     with pytest.raises(ValidationError, match="either"):
         Trusted()
-    with pytest.raises(UserMistake, match="check the value, and that ingest.keep lists the column"):
+    with pytest.raises(UserMistake, match="check the value"):
         fitted(Filter(trusted=Trusted(where={"source": "book"})), tmp_path, table)
     with pytest.raises(UserMistake, match="give string values"):
         fitted(Filter(trusted=Trusted(where={"source": [["nested"]]})), tmp_path, table)
