@@ -71,7 +71,7 @@ def test_any_number_of_kills_leaves_the_bytes_of_an_undisturbed_run(project, eng
     usual = time.monotonic() - began
     (project.folder / "run").rename(project.folder / "undisturbed")
     draw = random.Random(f"kill {engine}")
-    killed = 0
+    killed = complete = 0
     moments = []
     while killed < KILLS[engine]:
         process = start(project, engine)
@@ -90,7 +90,8 @@ def test_any_number_of_kills_leaves_the_bytes_of_an_undisturbed_run(project, eng
         else:
             assert ended == 0, (project.folder / "log.txt").read_text()
             assert project.tree() == project.tree("undisturbed"), f"after {killed} kills, at {moments} s"
-            (project.folder / "run").rename(project.folder / f"complete-{killed}")
+            complete += 1
+            (project.folder / "run").rename(project.folder / f"complete-{complete}")
     last = start(project, engine)
     assert last.wait(timeout=300) == 0, (project.folder / "log.txt").read_text()
     assert project.tree() == project.tree("undisturbed"), f"after {killed} kills, at {moments} s"
