@@ -261,7 +261,12 @@ def _use(facts: Published) -> str:
         f'{re.sub(r"[^0-9a-zA-Z]", "_", config.name)} = load_dataset("PATH_TO_THIS_FOLDER", {_scalar(config.name)}, split="train")'
         for config in facts.configs[1:]
     ]
-    return "```python\n" + "\n".join(lines) + "\n```\n"
+    note = (
+        ""
+        if facts.kept
+        else "\nNo row was kept. `datasets` refuses a split without rows unless it is streamed: `load_dataset(..., streaming=True)`.\n"
+    )
+    return "```python\n" + "\n".join(lines) + "\n```\n" + note
 
 
 def _counts(facts: Published) -> str:
