@@ -41,6 +41,7 @@ def set_threads(count: int) -> None:
     for name in ("OMP", "OPENBLAS", "MKL", "RAYON", "NUMEXPR", "BLIS", "VECLIB_MAXIMUM"):
         os.environ[f"{name}_NUM_THREADS"] = str(count)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the run's own progress is the only one; libraries' bars tear it apart
 
 
 def limit_threads(count: int) -> None:
@@ -121,7 +122,7 @@ class OnRay:
         options: dict[str, Any] = {
             "log_to_driver": False,
             "logging_level": logging.ERROR,
-            "runtime_env": {"env_vars": {**environment, "TOKENIZERS_PARALLELISM": "false"}},
+            "runtime_env": {"env_vars": {**environment, "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}},
             "ignore_reinit_error": True,
         }
         if self.address:

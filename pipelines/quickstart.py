@@ -60,13 +60,17 @@ def examples(run: Ledger) -> list[tuple[str, dict]]:
     for shard in run.dataset.shards:
         fate = fates(run.folder, shard, run.decisions)
         if "origin" in shard.columns:
+            kept = [index for index, value in enumerate(fate["fate"].to_pylist()) if value == "kept"]
+            if kept and "a generated row that is kept" not in found:
+                found["a generated row that is kept"] = (shard, kept[0])
             found.setdefault("a generated row", (shard, 0))
             continue
         for title, (column, value) in wanted.items():
             values = fate[column].to_pylist()
             if title not in found and value in values:
                 found[title] = (shard, values.index(value))
-    order = ["kept", "a near duplicate", "a generated row", "left out by the budget"]
+    made = "a generated row that is kept" if "a generated row that is kept" in found else "a generated row"
+    order = ["kept", "a near duplicate", made, "left out by the budget"]
     return [(title, run.explain(*found[title])) for title in order if title in found][:3]
 
 
