@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+import re
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ NO_HISTOGRAM = {"line", "map_x", "map_y", "cluster", "kmeans_cluster", "depth", 
 MOST_HISTOGRAMS = 14
 BINS = 24
 SAMPLES = 6
+WORDS_FROM = 300  # rows of a cluster whose words name it
+WORD = re.compile(r"[^\W\d_]{3,}")
 PAIRS = 12
 
 
@@ -50,6 +54,7 @@ class _Gathered:
     points: list[tuple[float, float, int, bool]] = field(default_factory=list)
     pairs: list[page.Pair] = field(default_factory=list)
     near: list[page.Sample] = field(default_factory=list)
+    words: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # cluster -> rows in which a word occurs
     clusters: dict[int, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0, 0]))  # rows, tokens, kept, tokens kept
 
 
@@ -81,6 +86,7 @@ def gather(ledger: Ledger) -> page.Facts:
             )
         )
     budget = _artifact(ledger, "select", "budget.json") or {}
+    order = {column: -place for place, step in enumerate(steps) for column in step["columns"]}  # what was measured last comes first
     return page.Facts(
         run=ledger.folder.name,
         counts=page.Counts(
@@ -106,7 +112,7 @@ def gather(ledger: Ledger) -> page.Facts:
         ),
         quarantine=tuple(found.quarantine[:50]),
         sources=tuple(page.Source(name, *numbers) for name, numbers in sorted(found.sources.items())),
-        scores=tuple(_histograms(found, by, budget)),
+        scores=tuple(_histograms(found, by, order)),
         clusters=tuple(_clusters(found, budget)),
         budget_unit=budget.get("unit", "rows"),
         cluster_measures=tuple(_cluster_measures(ledger)),
@@ -161,7 +167,7 @@ def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:
 
 
 def _cluster_rows(table: pa.Table, kept: np.ndarray, tokens: np.ndarray, generated: bool, found: _Gathered) -> None:
-    clusters = table["cluster"].to_pylist()
+    clusters, prompts, texts = (table[name].to_pylist() for name in ("cluster", "prompt", "text"))
     xs, ys = (table[name].to_pylist() if name in table.column_names else [None] * len(clusters) for name in ("map_x", "map_y"))
     for row, (cluster, x, y) in enumerate(zip(clusters, xs, ys, strict=True)):
         if cluster is None:
@@ -171,6 +177,8 @@ def _cluster_rows(table: pa.Table, kept: np.ndarray, tokens: np.ndarray, generat
         numbers[1] += 0 if generated else int(tokens[row])
         numbers[2] += bool(kept[row])
         numbers[3] += int(tokens[row]) if kept[row] else 0
+        if not generated and numbers[0] <= WORDS_FROM:
+            found.words[cluster].update(set(WORD.findall((prompts[row] or texts[row] or "")[:400].lower())))
         if x is not None and not generated:
             found.points.append((round(x, 5), round(y, 5), cluster, bool(kept[row])))
 
@@ -233,9 +241,10 @@ def _samples(found: _Gathered, by: str | None) -> list[page.Sample]:
     return [page.Sample(s.text, s.kept, s.column, s.score, round(cut, 4), s.row_id, s.where) for s in shown]
 
 
-def _histograms(found: _Gathered, by: str | None, budget: dict[str, Any]) -> list[page.Histogram]:
+def _histograms(found: _Gathered, by: str | None, order: dict[str, int]) -> list[page.Histogram]:
     shown = []
-    names = sorted(found.values, key=lambda name: (name != by, name))
+    most = max(map(len, found.values.values()), default=0)  # what only generated rows have comes last
+    names = sorted(found.values, key=lambda name: (name != by, len(found.values[name]) < most, order.get(name, 0), name))
     for name in names:
         values, kept = np.concatenate(found.values[name]), np.concatenate(found.kept[name])
         finite = np.isfinite(values)
@@ -253,7 +262,6 @@ def _histograms(found: _Gathered, by: str | None, budget: dict[str, Any]) -> lis
                 tuple(float(edge) for edge in edges),
                 tuple(int(number) for number in inside[0]),
                 tuple(int(number) for number in inside[1]),
-                meaning="lowest and highest half percent are drawn in the outer bars",
             )
         )
         if len(shown) == MOST_HISTOGRAMS:
@@ -266,6 +274,7 @@ def _clusters(found: _Gathered, budget: dict[str, Any]) -> list[page.Cluster]:
     return [
         page.Cluster(
             cluster,
+            label=_label(cluster, found),
             rows=rows,
             tokens=tokens,
             damage=given.get(cluster, {}).get("mean"),
@@ -275,6 +284,19 @@ def _clusters(found: _Gathered, budget: dict[str, Any]) -> list[page.Cluster]:
         )
         for cluster, (rows, tokens, kept, _) in sorted(found.clusters.items())
     ]
+
+
+def _label(cluster: int, found: _Gathered) -> str:
+    """The four words that mark a cluster: class-based TF-IDF, a word counted once a row."""
+    everywhere: Counter[str] = Counter()
+    for words in found.words.values():
+        everywhere.update(words.keys())
+    here = found.words.get(cluster, Counter())
+    rows = max(1, min(found.clusters[cluster][0], WORDS_FROM))
+    scored = {
+        word: number / rows * math.log((1 + len(found.words)) / everywhere[word]) for word, number in here.items() if number > 1 or rows < 5
+    }
+    return ", ".join(word for word, _ in sorted(scored.items(), key=lambda item: (-item[1], item[0]))[:4])
 
 
 def _artifact(ledger: Ledger, step: str, name: str) -> Any:
