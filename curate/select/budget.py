@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from curate.select.sample import draws
 from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdict_column, verdicts, write_decision
 
+SLACK = 1e-9  # of sums of whole tokens
 PRECISION = 6  # scores are compared after rounding: last-bit noise must not move a row
 
 
@@ -192,33 +193,36 @@ def _spend(stage: Budget, rows: list[_Row]) -> tuple[list[_Row], dict[str, Any]]
     spent, spent_generated = 0.0, 0.0
     cut: dict[Any, float | None] = {}
 
-    def take(row: _Row, room: float) -> bool:
+    def may(row: _Row) -> bool:
+        over_dose = row.origin is not None and spent_generated + row.cost > generated_room + SLACK
+        return row.where not in chosen and row.where not in gone and not over_dose
+
+    def take(row: _Row) -> None:
         nonlocal spent, spent_generated
-        if row.where in chosen or row.where in gone or row.cost > room + 1e-9:
-            return False
-        freed = 0.0
-        replaced = chosen.get(row.parent or "") if row.origin in stage.replaces else None
-        if row.origin is not None and spent_generated + row.cost > generated_room + 1e-9:
-            return False
-        if replaced is not None:
-            del chosen[replaced.where]
-            freed = replaced.cost
-            spent_by_group[replaced.group] -= freed
         if row.origin in stage.replaces and row.parent:
             gone.add(row.parent)
+            if (replaced := chosen.pop(row.parent, None)) is not None:
+                spent -= replaced.cost
+                spent_by_group[replaced.group] -= replaced.cost
         chosen[row.where] = row
-        spent += row.cost - freed
+        spent += row.cost
         spent_generated += row.cost if row.origin is not None else 0.0
         spent_by_group[row.group] += row.cost
-        return True
 
+    # A group ends at the first row that does not fit. Going on to smaller ones would fill the last tokens, and would
+    # prefer short rows over better ones.
     for name, share in zip(names, given, strict=True):
         for row in sorted(groups[name], key=rank):
-            if spent_by_group[name] + row.cost <= share + 1e-9:
-                take(row, budget - spent)
-    # What rounding to whole rows left over goes to the best rows anywhere, until none fits.
+            if may(row):
+                if spent_by_group[name] + row.cost > share + SLACK:
+                    break
+                take(row)
+    # What whole rows leave over goes to the best rows anywhere, again until one does not fit.
     for row in sorted(rows, key=rank):
-        take(row, budget - spent)
+        if may(row):
+            if spent + row.cost > budget + SLACK:
+                break
+            take(row)
     for name in names:
         scores = [row.score for row in groups[name] if row.where in chosen and row.score is not None]
         cut[name] = min(scores) if scores else None
