@@ -317,14 +317,11 @@ def _cluster_measures(ledger: Ledger) -> list[page.Measure]:
 
 
 def _filter_measures(ledger: Ledger) -> list[page.Measure]:
-    info = _artifact(ledger, "filter", "info.json") or {}
-    if "held_out_auc" in info:
-        return [
-            page.Measure(
-                "held-out AUC", info["held_out_auc"], "length only", info.get("length_auc"), "a smoke test, not a verdict on the filter"
-            )
-        ]
-    return []
+    info = _artifact(ledger, "filter", "info.json")
+    if info is None:
+        return []
+    meaning = f"trusted against pool rows held out of training ({info['held_out_rows']:,}); a smoke test, not a verdict on the filter"
+    return [page.Measure("held-out AUC", info["auc"], "length alone", info["auc_length_only"], meaning)]
 
 
 def _score_of_select(ledger: Ledger) -> str | None:
