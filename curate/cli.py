@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -286,6 +287,7 @@ def _watch_signals() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: user mistakes end in one message and their exit code, never in a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    gc.disable()  # while libraries are imported, which makes many objects and no garbage; `execute` turns it on
     _watch_signals()
     try:
         app(arguments, standalone_mode=True)

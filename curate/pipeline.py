@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,9 @@ def execute(
         raise UserMistake(f"cannot make the run folder {folder}: {error.strerror}; give another with --run-dir") from None
     with RunLock(folder):
         from curate.runs import Run
+
+        gc.freeze()  # what is imported stays
+        gc.enable()
 
         facts = read_json(folder / "run.json") or {}
         if facts.get("format", FORMAT) > FORMAT:

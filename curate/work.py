@@ -6,6 +6,7 @@ Pure functions of a job and a task; the run (`runs.py`) decides what to do, the 
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import json
 import time
@@ -266,6 +267,16 @@ class FileJob:
 
 def ingest_file(job: FileJob, task: FileTask) -> dict[str, Any]:
     """Cut one source file into shards, each written aside. A file that cannot be read whole gives no shard at all."""
+    enabled = gc.isenabled()
+    gc.disable()  # rows are many small objects without cycles, and no more of them than a shard: walking them is lost time
+    try:
+        return _ingest_file(job, task)
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _ingest_file(job: FileJob, task: FileTask) -> dict[str, Any]:
     from curate.ingest.files import read_shards
 
     started = time.perf_counter()
