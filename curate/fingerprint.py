@@ -88,7 +88,7 @@ def code_hash(file: Path) -> str:
     while todo:
         path = todo.pop()
         if path not in seen:
-            seen[path], imported = _parsed(path, path.stat().st_mtime_ns)
+            seen[path], imported = _parsed(path)
             todo += imported
     parts = sorted(
         (path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name, tree) for path, tree in seen.items()
@@ -96,12 +96,15 @@ def code_hash(file: Path) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-@lru_cache(maxsize=1024)
-def _parsed(path: Path, mtime: int) -> tuple[str, tuple[Path, ...]]:
-    """Hash of a file's syntax tree and the files of ours it imports; remembered on the disk, parsing takes 5 ms a file."""
+def _parsed(path: Path) -> tuple[str, tuple[Path, ...]]:
+    """Hash of a file's syntax tree and the files of ours it imports.
+
+    Remembered on the disk by the file's place and content, since parsing takes 5 ms a file. Not by its time: two versions
+    with one time would let results of the old code pass for results of the new.
+    """
     from curate.models import cache_folder
 
-    key = hashlib.sha256(repr((str(path), mtime, path.stat().st_size, sys.version_info[:2], REMEMBERED)).encode()).hexdigest()
+    key = hashlib.sha256(repr((str(path), sys.version_info[:2], REMEMBERED)).encode() + path.read_bytes()).hexdigest()
     note = cache_folder() / "code" / key[:2] / key
     known = read_json(note)
     if known is None:

@@ -40,10 +40,7 @@ def show(run: Ledger) -> None:
         if step["generates"]:
             made[step["name"]] = step["generated"]
     for name, number in made.items():
-        print(
-            f"  {number:>10,} rows from {name}"
-            + ("" if number else ": no row of this corpus offers it anything to work on, which is as it should be")
-        )
+        print(f"  {number:>10,} rows from {name}" + ("" if number else " (it found no nominated row to work on)"))
     folder = run.folder
     print(f"\n  dataset   {folder / 'dataset'}   (datasets.load_dataset reads it)")
     print(f"  report    {folder / 'report/index.html'}   (open it in a browser)\n")

@@ -1,8 +1,8 @@
 """Rules of thumb for text: what is plainly not prose, or no answer at all.
 
 Rules and their usual thresholds follow Gopher (Rae et al. 2021, arXiv 2112.11446, section A.1), C4
-(Raffel et al. 2020) and FineWeb (Penedo et al. 2024). Every measure is stored whether or not a rule uses
-it, so a threshold is changed without looking at a text again... of cheap rules; nothing here needs a model.
+(Raffel et al. 2020) and FineWeb (Penedo et al. 2024). Every measure is stored, whether or not a rule uses it. A changed
+threshold measures the texts again: that needs no model and takes seconds.
 """
 
 from __future__ import annotations
