@@ -59,6 +59,8 @@ def execute(
         watcher = shown.best() if progress else shown.Silent()
         run = Run(folder, recipe, computer, watcher)
         write_text(folder / "recipe.yaml", recipe.resolved())
+        if not facts:  # so that `status` knows the folder even if the run is killed before its first end
+            _write_facts(run, "running", 0.0, None)
         try:
             recipe.pipeline(run, recipe)
             return finish(run, time.perf_counter() - started)

@@ -444,3 +444,31 @@ def test_no_row_vanishes(tmp_path_factory, files, shard_rows, budget):
         [pq.read_table(file).num_rows for file in (folder / "run" / "dataset" / part).glob("*.parquet")] for part in ("data", "rejected")
     )
     assert (sum(kept), sum(kept) + sum(rejected)) == (facts["kept"], facts["rows_in"])
+
+
+def test_a_first_run_that_is_killed_is_known_to_status(project, monkeypatch):
+    """The process dies inside the pipeline: nothing of ours runs after it, yet `status` says how to go on."""
+    from curate import recipe
+
+    project.file("animals.jsonl", *ANIMALS)
+    project.recipe()
+
+    class Killed(BaseException):
+        pass
+
+    def dies(run, checked):
+        raise Killed
+
+    loaded = recipe.load
+
+    def load(*arguments):
+        checked = loaded(*arguments)
+        checked.pipeline = dies
+        return checked
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "load", load)
+        with pytest.raises(Killed):
+            project.run()
+    said = project.curate("status", "run")
+    assert (said.returncode, "run: running" in said.stdout, "run the same `curate run` command to go on" in said.stdout) == (0, True, True)
