@@ -34,7 +34,7 @@ import numpy as np
 from curate.errors import UserMistake
 
 Template = Literal["chat", "plain"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 HUB = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
 # Files that decide what a checkpoint computes; a README or an optimizer state beside them does not.
@@ -255,12 +255,30 @@ def memory(*references: str, precision: Precision = "auto") -> int:
 
 
 class EncoderFacts(NamedTuple):
+    """`prompts`: texts that the model was trained to see before its input, by name; `include_prompt`: whether their tokens
+    count in the mean."""
+
     dimensions: int
     max_tokens: int
+    prompts: dict[str, str]
+    include_prompt: bool
+
+    def prompt(self, given: str | None) -> str:
+        """The text to put before each input. A single word (letters, digits, `_`, `-`, `.`) is a name from the model's own
+        prompts; anything with a space, a colon or a line feed in it is the text itself, used to the letter."""
+        if given is None or not re.fullmatch(r"[\w.-]+", given):
+            return given or ""
+        if given not in self.prompts:
+            known = ", ".join(f"'{name}'" for name in self.prompts) or "none"
+            raise UserMistake(
+                f"prompt '{given}' is not one of the model's (it has: {known}): take one of these, "
+                "or write the text itself, with the colon or space that it ends in"
+            )
+        return self.prompts[given]
 
 
 def encoder_facts(reference: str) -> EncoderFacts:
-    """Width and window of a sentence encoder, from its files. Only mean pooling is known; anything else is refused."""
+    """What a sentence encoder's files say of it. Only mean pooling is known; anything else is refused."""
     path = folder(reference, weights=False)
     remedy = "use an encoder in sentence-transformers form with mean pooling, all-MiniLM-L6-v2 for one"
     if not (path / "modules.json").is_file():
@@ -277,7 +295,22 @@ def encoder_facts(reference: str) -> EncoderFacts:
     config = json.loads((path / "config.json").read_text())
     window = path / "sentence_bert_config.json"
     max_tokens = json.loads(window.read_text()).get("max_seq_length") if window.is_file() else None
-    return EncoderFacts(config["hidden_size"], max_tokens or config["max_position_embeddings"])
+    extras = path / "config_sentence_transformers.json"
+    prompts = json.loads(extras.read_text()).get("prompts") if extras.is_file() else None
+    return EncoderFacts(
+        config["hidden_size"], max_tokens or config["max_position_embeddings"], prompts or {}, pooling.get("include_prompt", True)
+    )
+
+
+def static_dimensions(reference: str) -> int:
+    """Width of a model2vec folder, from the header of its weights."""
+    path = folder(reference) / "model.safetensors"
+    if path.is_file():
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        if "embeddings" in header:
+            return header["embeddings"]["shape"][1]
+    raise UserMistake(f"model '{reference}' is no model2vec folder (no `embeddings` in model.safetensors): use method transformer for it")
 
 
 # ---- loading -------------------------------------------------------------------------------------------------
@@ -305,15 +338,25 @@ def load_causal_lm(reference: str, dtype: Precision = "auto") -> tuple[Any, Any]
     return model.eval().requires_grad_(False).to(device()), load_tokenizer(reference)
 
 
-def load_encoder(reference: str, dtype: Precision = "auto") -> tuple[Any, Any, int]:
-    """(model, tokenizer, max_tokens): a sentence encoder whose last hidden states are to be averaged."""
+def load_encoder(reference: str, dtype: Precision = "auto") -> tuple[Any, Any]:
+    """(model, tokenizer): a sentence encoder whose last hidden states are to be averaged."""
     import torch
 
-    facts = encoder_facts(reference)
+    encoder_facts(reference)  # refuses what does not average
     model = _transformers().AutoModel.from_pretrained(
         folder(reference), dtype=getattr(torch, resolved(dtype)), trust_remote_code=False, use_safetensors=True
     )
-    return model.eval().requires_grad_(False).to(device()), load_tokenizer(reference), facts.max_tokens
+    return model.eval().requires_grad_(False).to(device()), load_tokenizer(reference)
+
+
+def load_static(reference: str) -> Any:
+    """A model2vec StaticModel: `encode(texts)` -> (rows, width)."""
+    static_dimensions(reference)
+    try:
+        from model2vec import StaticModel
+    except ImportError:
+        raise UserMistake("method static needs model2vec: pip install 'curate[static]'") from None
+    return StaticModel.from_pretrained(folder(reference))
 
 
 def check_window(model: Any, max_tokens: int, reference: str) -> None:

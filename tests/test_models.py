@@ -144,7 +144,7 @@ def test_an_encoder_that_does_not_average_is_refused(tmp_path):
     source = models.resolve(MINILM)
     copy = tmp_path / "encoder"
     shutil.copytree(source, copy)
-    assert models.encoder_facts(str(copy)) == (384, 256)
+    assert models.encoder_facts(str(copy)) == (384, 256, {}, True)
     pooling = copy / "1_Pooling" / "config.json"
     text = pooling.read_text()
     pooling.write_text(text.replace('cls_token": false', 'cls_token": true').replace('mean_tokens": true', 'mean_tokens": false'))

@@ -24,12 +24,14 @@ class HashedNgrams(Stage):
 
     view   "prompt": the prompt, and the text of a row that has no prompt (plain documents); "text": the text
     lowest, highest   lengths of the n-grams, in characters
+    max_characters    longer texts lose their end: the n-grams of a text are in memory at once, 200 bytes a character
     """
 
     view: Literal["prompt", "text"] = "prompt"
     dimensions: int = Field(384, ge=2)
     lowest: int = Field(3, ge=1)
     highest: int = Field(5, ge=1)
+    max_characters: int = Field(100_000, ge=1)
 
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "duplicate"})
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy", "numpy")
@@ -42,7 +44,8 @@ class HashedNgrams(Stage):
 
     def load(self, folder: Path) -> TableFunction:
         def encode(table: pa.Table) -> pa.Table:
-            vectors = hashed_ngrams(viewed(table, self.view), self.dimensions, self.lowest, self.highest)
+            texts = [text[: self.max_characters] for text in viewed(table, self.view)]
+            vectors = hashed_ngrams(texts, self.dimensions, self.lowest, self.highest)
             return pa.table({"vector": vector_column(vectors)})
 
         return encode
@@ -56,6 +59,7 @@ def viewed(table: pa.Table, view: str) -> list[str]:
     return [text if prompt is None else prompt for prompt, text in zip(table.column("prompt").to_pylist(), texts, strict=True)]
 
 
-def vector_column(vectors: np.ndarray) -> pa.Array:
-    """(rows, d) float32 -> fixed_size_list<float32>[d]."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1])
+def vector_column(vectors: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
+    """(rows, d) float32 -> fixed_size_list<float32>[d]; null where `missing`, bool (rows,)."""
+    mask = None if missing is None else pa.array(missing)
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1], mask=mask)

@@ -36,3 +36,9 @@ def test_dimensions_are_the_type_of_the_column():
     assert embed(HashedNgrams(dimensions=64)).shape == (3, 64)
     with pytest.raises(ValidationError):
         HashedNgrams(dims=64)
+
+
+def test_one_word_of_five_million_letters_costs_no_more_than_its_beginning():
+    table = pa.table({"text": ["a" * 5_000_000, "a" * 1000]})
+    first, second = HashedNgrams(view="text", max_characters=1000).load(Path())(table).column("vector").to_pylist()
+    assert first == second

@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +7,7 @@ import pyarrow as pa
 import pytest
 from tiny_model import rows
 
+from curate import models
 from curate.embed.transformer import Transformer
 from curate.errors import UserMistake
 
@@ -44,8 +47,6 @@ def test_paraphrases_are_near_and_vectors_are_those_of_the_library():
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from curate import models
-
     path = models.folder(MINILM)
     tokens = AutoTokenizer.from_pretrained(path)(["How do I boil an egg?"], return_tensors="pt")
     with torch.inference_mode():
@@ -58,10 +59,69 @@ def test_batches_change_only_the_last_digits_and_types_little():
     vectors = embed(ROWS, dtype="float32")
     np.testing.assert_allclose(embed(ROWS, dtype="float32", batch_tokens=1), vectors, atol=1e-5)
     assert np.array_equal(embed(ROWS, dtype="float32"), vectors)
-    assert (embed(ROWS, dtype="bfloat16") * vectors).sum(1).min() > 0.9995
+    for dtype in ("bfloat16", "auto"):
+        assert (embed(ROWS, dtype=dtype) * vectors).sum(1).min() > 0.9995
 
 
 @pytest.mark.slow
 def test_a_window_above_the_encoders_is_refused():
     with pytest.raises(UserMistake, match="at most 256"):
         Transformer(model=MINILM, max_tokens=512).load(Path())
+
+
+@pytest.fixture
+def prompted(tmp_path) -> Path:
+    """MiniLM with two prompts of its own, the way sentence-transformers writes them."""
+    copy = shutil.copytree(models.resolve(MINILM), tmp_path / "prompted")
+    (copy / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"clustering": "group: ", "query": "ask: "}}))
+    return copy
+
+
+def test_prompts_name_the_columns(prompted):
+    stage = Transformer(model=str(prompted), prompts={"vector": "clustering", "vector_same": "search: ", "plain": None})
+    assert stage.writes().names == ["vector", "vector_same", "plain"]
+    assert stage.columns() == {"vector": "group: ", "vector_same": "search: ", "plain": ""}
+
+
+def test_a_word_that_is_no_prompt_of_the_model_is_refused_with_those_that_are(prompted):
+    with pytest.raises(UserMistake, match=r"'retrieval'.*'clustering', 'query'.*colon or space"):
+        Transformer(model=str(prompted), prompts={"vector": "retrieval"}).writes()
+    with pytest.raises(UserMistake, match="it has: none"):
+        Transformer(model=MINILM, prompts={"vector": "query"}).writes()
+
+
+@pytest.mark.slow
+def test_a_prompt_is_put_before_the_text(prompted):
+    table = ROWS.select(["prompt", "text"])[:3]
+    stage = Transformer(model=str(prompted), prompts={"vector": "clustering", "plain": None})
+    found = stage.load(Path())(table)
+    by_hand = rows(*(f"group: {prompt or text}" for prompt, text in zip(*table.to_pydict().values(), strict=True)))
+    assert found.column("vector").to_pylist() == Transformer(model=MINILM).load(Path())(by_hand).column("vector").to_pylist()
+    assert found.column("plain").to_pylist() == Transformer(model=MINILM).load(Path())(table).column("vector").to_pylist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_prompts_count_as_in_sentence_transformers(prompted, include_prompt):
+    library = pytest.importorskip("sentence_transformers", reason="pip install sentence-transformers")
+    pooling = prompted / "1_Pooling" / "config.json"
+    pooling.write_text(json.dumps({**json.loads(pooling.read_text()), "include_prompt": include_prompt}))
+    texts = ["How do I boil an egg?", "The treaty was signed in Vienna in 1815.", "x"]
+    expected = library.SentenceTransformer(str(prompted), device="cpu").encode(texts, prompt_name="query", normalize_embeddings=True)
+    stage = Transformer(model=str(prompted), view="text", prompts={"vector": "query"}, dtype="float32")
+    found = np.stack(stage.load(Path())(pa.table({"text": texts})).column("vector").to_pylist())
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_prompt_as_long_as_the_window_is_refused(prompted):
+    with pytest.raises(UserMistake, match="fills the window"):
+        Transformer(model=str(prompted), prompts={"vector": "word " * 20}, max_tokens=16).load(Path())
+
+
+@pytest.mark.slow
+def test_one_word_of_five_million_letters_is_embedded_and_does_not_disturb_its_neighbours():
+    table = pa.table({"text": ["a" * 5_000_000, "The treaty was signed in Vienna in 1815."]})
+    found = np.stack(Transformer(model=MINILM, view="text").load(Path())(table).column("vector").to_pylist())
+    assert np.isfinite(found).all()
+    assert found[1] @ embed(ROWS)[2] > 0.9999
