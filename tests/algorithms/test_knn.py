@@ -1,4 +1,4 @@
-"""Exact neighbours: against brute force in float64, with ties, copies and any batch."""
+"""Neighbours: against brute force in float64, with ties, copies and any batch; and the inverted file against the exact ones."""
 
 import numpy as np
 import pytest
@@ -31,6 +31,15 @@ def test_ties_go_by_index_also_among_more_copies_than_neighbours():
     distances, indices = knn.nearest_others(rows, 3)
     assert (distances == 0).all()
     assert indices[20].tolist() == [0, 1, 2] and indices[0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("n", "c"), [(1, 1), (7, 7), (50, 3), (1000, 24), (1013, 9)])
+def test_the_largest_products_are_found_with_ties_to_the_lower_column(n, c):
+    rng = np.random.default_rng(n)
+    for products in (rng.normal(size=(20, n)), rng.integers(4, size=(20, n)), np.zeros((20, n))):
+        products = products.astype(np.float32)
+        wanted = np.argsort(-products, axis=1, kind="stable")[:, :c]
+        assert (np.sort(knn._largest(products, c), axis=1) == np.sort(wanted, axis=1)).all()
 
 
 def test_near_copies_keep_their_digits():
@@ -76,6 +85,44 @@ def test_a_gpu_that_is_not_there_is_an_error_not_a_cpu_index():
         pytest.skip("this FAISS has GPU support")
     with pytest.raises(RuntimeError, match=r"curate\[gpu\]"):
         knn.faiss_index(4, gpu=True)
+
+
+def test_the_inverted_file_finds_almost_all_neighbours_with_exact_distances():
+    rng = np.random.default_rng(6)
+    rows = knn.unit_rows(rng.normal(size=(40, 24))[rng.integers(40, size=3000)] + 0.5 * rng.normal(size=(3000, 24)))[0]
+    exact, near = knn.nearest_others(rows, 10), knn.nearest_others(rows, 10, exact_below=0)
+    found = (near[1][:, :, None] == exact[1][:, None, :]).any(axis=1)
+    assert found.mean() > 0.97
+    gaps = np.linalg.norm(rows[:, None].astype(float) - rows[near[1]], axis=2)
+    assert np.abs(near[0] - gaps).max() < 1e-6 and (np.diff(near[0], axis=1) >= 0).all()
+    assert not (near[1] == np.arange(3000)[:, None]).any()
+
+
+def test_the_inverted_file_gives_the_same_bytes_whatever_the_threads():
+    import faiss
+
+    rows = unit(7, 3000, 24)
+    before = faiss.omp_get_max_threads()
+    answers = []
+    for threads in (1, 2):
+        faiss.omp_set_num_threads(threads)
+        answers.append(knn.nearest_others(rows, 10, exact_below=0))
+        assert faiss.omp_get_max_threads() == threads
+    faiss.omp_set_num_threads(before)
+    assert all(one.tobytes() == other.tobytes() for one, other in zip(*answers, strict=True))
+
+
+@pytest.mark.parametrize("n", [2, 5, 30])
+def test_the_inverted_file_of_a_few_rows_is_exact(n):
+    rows = unit(8, n, 8)
+    exact, near = knn.nearest_others(rows, n - 1), knn.nearest_others(rows, n - 1, exact_below=0)
+    assert (exact[1] == near[1]).all() and (exact[0] == near[0]).all()
+
+
+def test_the_inverted_file_keeps_copies():
+    rows = np.repeat(unit(9, 100, 16), 20, axis=0)
+    distances, indices = knn.nearest_others(rows, 10, exact_below=0)
+    assert (distances == 0).all() and (indices // 20 == np.arange(2000)[:, None] // 20).all()
 
 
 def test_an_index_on_a_gpu_finds_the_neighbours_that_the_cpu_finds():
