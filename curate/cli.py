@@ -139,6 +139,34 @@ def report(run_folder: RunFolder, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def geometry(
+    run_folder: RunFolder,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN=VALUE", help="Only rows of which this holds, for example source=alpaca.", show_default=False),
+    ] = None,
+    step: Annotated[str | None, typer.Option(help="Only rows that this step left out.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how much of all rows a subset covers, beside random subsets of the same size; without an option, the published rows.
+
+    Example:  curate geometry runs/recovery --where cluster=3      or      curate geometry runs/recovery --step select
+    """
+    from curate.engine import set_threads
+    from curate.errors import UserMistake
+    from curate.ledger import open_run
+    from curate.report import geometry
+
+    if where and step:
+        raise UserMistake("--where and --step name two subsets: give one of them")
+    set_threads(1)
+    ledger = open_run(run_folder)
+    choose = geometry.where(ledger, where) if where else geometry.fallen_to(ledger, step) if step else geometry.published(ledger)
+    card = geometry.required_card(ledger, choose)
+    _say(card.facts(), as_json, card.text())
+
+
+@app.command()
 def prune(
     model: Annotated[str, typer.Argument(help="Folder, .gguf file, package:NAME/PATH or hub id with its commit.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="Folder for the pruned copy; must not exist.", show_default=False)],
@@ -210,6 +238,7 @@ def counts_text(facts: dict[str, Any]) -> str:
 def _run_text(facts: dict[str, Any]) -> str:
     lines = [counts_text(facts), ""]
     lines += [f"  unreadable: {visible(problem['file'])}: {visible(problem['reason'])}" for problem in facts["problems"]]
+    lines += [f"  note     {visible(remark, 400)}" for remark in facts["remarks"]]
     lines += [f"  dataset  {facts['dataset']}", f"  report   {facts['report']}"]
     if facts["exit_code"] == 3:
         lines.append(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pyarrow.compute as pc
 
 from curate.dataset import column_types, read_columns
 from curate.ledger import Ledger, fates, is_generated
-from curate.report import page
+from curate.report import geometry, names, page
 from curate.report.rules import meaning
 from curate.store import digest, read_json, write_json, write_text
 
@@ -23,8 +21,8 @@ NO_HISTOGRAM = {"line", "map_x", "map_y", "cluster", "kmeans_cluster", "depth", 
 MOST_HISTOGRAMS = 14
 BINS = 24
 SAMPLES = 6
-WORDS_FROM = 300  # rows of a cluster whose words name it
-WORD = re.compile(r"[^\W\d_]{3,}")
+MIDDLE_FROM = 50  # rows of a cluster, nearest to its mean, of which a few unlike ones are shown
+MIDDLE_TEXT = 2000  # characters of each
 PAIRS = 12
 
 
@@ -34,7 +32,9 @@ def write_report(ledger: Ledger) -> Path:
     folder.mkdir(exist_ok=True)
     version = read_json(ledger.folder / "versions" / f"{(ledger.folder / 'dataset').resolve().name}.json") or {}
     counts = {key: value for key, value in ledger.facts.items() if key not in ("seconds", "steps")}
-    state = digest([version.get("fingerprint"), counts, [Path(file).stat().st_mtime_ns for file in (page.__file__, __file__)]])
+    state = digest(
+        [version.get("fingerprint"), counts, [Path(file).stat().st_mtime_ns for file in (page.__file__, geometry.__file__, __file__)]]
+    )
     target = folder / "index.html"
     if not target.exists() or read_json(folder / "state.json") != state:
         write_text(target, page.render(gather(ledger)))
@@ -54,7 +54,9 @@ class _Gathered:
     points: list[tuple[float, float, int, bool]] = field(default_factory=list)
     pairs: list[page.Pair] = field(default_factory=list)
     near: list[page.Sample] = field(default_factory=list)
-    words: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # cluster -> rows in which a word occurs
+    # cluster -> (row_id, beginning) of the rows with the smallest ids, which are hashes: a fair sample; and of those in its middle
+    read: dict[int, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    middle: dict[int, list[tuple[float, str, str]]] = field(default_factory=lambda: defaultdict(list))
     clusters: dict[int, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0, 0]))  # rows, tokens, kept, tokens kept
 
 
@@ -86,6 +88,8 @@ def gather(ledger: Ledger) -> page.Facts:
             )
         )
     budget = _artifact(ledger, "select", "budget.json") or {}
+    stability = _stability(ledger)
+    card = geometry.card(ledger, geometry.published(ledger))
     order = {column: -place for place, step in enumerate(steps) for column in step["columns"]}  # what was measured last comes first
     return page.Facts(
         run=ledger.folder.name,
@@ -116,6 +120,10 @@ def gather(ledger: Ledger) -> page.Facts:
         clusters=tuple(_clusters(found, budget)),
         budget_unit=budget.get("unit", "rows"),
         cluster_measures=tuple(_cluster_measures(ledger)),
+        stability=stability,
+        card=card.lines if card else (),
+        card_rows=(card.rows, card.whole) if card else (0, 0),
+        drifts=tuple(geometry.drifts(ledger)),
         map=tuple(found.points[:: max(1, -(-len(found.points) // page.MOST_POINTS))]),
         samples=tuple(_samples(found, by)),
         generated=tuple(_some_pairs(found.pairs)),
@@ -132,8 +140,12 @@ def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:
         ledger.folder, shard, [name for name in shard.columns if name not in NO_HISTOGRAM and not name.endswith(".verdict")]
     )
     numeric = [name for name, kind in types.items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)]
-    extra = [name for name in ("map_x", "map_y", "cluster", "origin", "parent_text", "generator") if name in shard.columns]
-    table = read_columns(ledger.folder, shard, ["row_id", "source", "file", "line", "prompt", "response", "text", *numeric, *extra])
+    extra = [
+        name for name in ("map_x", "map_y", "cluster", "cluster_similarity", "origin", "parent_text", "generator") if name in shard.columns
+    ]
+    table = read_columns(
+        ledger.folder, shard, ["row_id", "source", "file", "line", "prompt", "response", "text", *dict.fromkeys([*numeric, *extra])]
+    )
     generated = is_generated(shard)
     tokens = table["tokens"].fill_null(0).to_numpy() if "tokens" in table.column_names else np.zeros(len(kept), int)
     for name in numeric:
@@ -167,8 +179,9 @@ def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:
 
 
 def _cluster_rows(table: pa.Table, kept: np.ndarray, tokens: np.ndarray, generated: bool, found: _Gathered) -> None:
-    clusters, prompts, texts = (table[name].to_pylist() for name in ("cluster", "prompt", "text"))
-    xs, ys = (table[name].to_pylist() if name in table.column_names else [None] * len(clusters) for name in ("map_x", "map_y"))
+    clusters, ids, prompts, texts = (table[name].to_pylist() for name in ("cluster", "row_id", "prompt", "text"))
+    absent: list[Any] = [None] * len(clusters)
+    xs, ys, near = (table[name].to_pylist() if name in table.column_names else absent for name in ("map_x", "map_y", "cluster_similarity"))
     for row, (cluster, x, y) in enumerate(zip(clusters, xs, ys, strict=True)):
         if cluster is None:
             continue
@@ -177,10 +190,17 @@ def _cluster_rows(table: pa.Table, kept: np.ndarray, tokens: np.ndarray, generat
         numbers[1] += 0 if generated else int(tokens[row])
         numbers[2] += bool(kept[row])
         numbers[3] += int(tokens[row]) if kept[row] else 0
-        if not generated and numbers[0] <= WORDS_FROM:
-            found.words[cluster].update(set(WORD.findall((prompts[row] or texts[row] or "")[:400].lower())))
+        if not generated:
+            text = prompts[row] or texts[row] or ""
+            found.read[cluster].append((ids[row], text[: names.LONGEST]))
+            similarity = near[row]
+            if similarity is not None:
+                found.middle[cluster].append((similarity, ids[row], text[:MIDDLE_TEXT]))
         if x is not None and not generated:
             found.points.append((round(x, 5), round(y, 5), cluster, bool(kept[row])))
+    for cluster in found.read:  # no more than a shard's rows beyond what is needed are ever held
+        found.read[cluster] = sorted(found.read[cluster])[: names.MOST_ROWS]
+        found.middle[cluster] = sorted(found.middle[cluster], key=lambda row: (-row[0], row[1]))[:MIDDLE_FROM]
 
 
 def _near_threshold(table: pa.Table, fate: pa.Table, kept: np.ndarray, by: str, found: _Gathered) -> None:
@@ -271,32 +291,21 @@ def _histograms(found: _Gathered, by: str | None, order: dict[str, int]) -> list
 
 def _clusters(found: _Gathered, budget: dict[str, Any]) -> list[page.Cluster]:
     given = {group["group"]: group for group in budget.get("groups", [])}
+    named = names.names({cluster: [names.words_of(text) for _, text in rows] for cluster, rows in found.read.items()})
     return [
         page.Cluster(
             cluster,
-            label=_label(cluster, found),
+            label=", ".join(named.get(cluster, ())),
             rows=rows,
             tokens=tokens,
             damage=given.get(cluster, {}).get("mean"),
             budget=given.get(cluster, {}).get("given"),
             spent=given.get(cluster, {}).get("spent"),
             kept=kept,
+            middle=tuple(names.middle_rows(found.middle.get(cluster, []))),
         )
         for cluster, (rows, tokens, kept, _) in sorted(found.clusters.items())
     ]
-
-
-def _label(cluster: int, found: _Gathered) -> str:
-    """The four words that mark a cluster: class-based TF-IDF, a word counted once a row."""
-    everywhere: Counter[str] = Counter()
-    for words in found.words.values():
-        everywhere.update(words.keys())
-    here = found.words.get(cluster, Counter())
-    rows = max(1, min(found.clusters[cluster][0], WORDS_FROM))
-    scored = {
-        word: number / rows * math.log((1 + len(found.words)) / everywhere[word]) for word, number in here.items() if number > 1 or rows < 5
-    }
-    return ", ".join(word for word, _ in sorted(scored.items(), key=lambda item: (-item[1], item[0]))[:4])
 
 
 def _artifact(ledger: Ledger, step: str, name: str) -> Any:
@@ -314,6 +323,12 @@ def _cluster_measures(ledger: Ledger) -> list[page.Measure]:
         for name, meaning in names.items()
         if baseline.get(f"own_{name}") is not None
     ]
+
+
+def _stability(ledger: Ledger) -> page.Stability | None:
+    info = _artifact(ledger, "cluster", "info.json") or {}
+    measured, verdict = info.get("stability") or {}, info.get("verdict") or ""
+    return page.Stability(measured.get("own"), measured.get("kmeans"), verdict) if measured or verdict else None
 
 
 def _filter_measures(ledger: Ledger) -> list[page.Measure]:

@@ -147,6 +147,59 @@ class Cluster:
     budget: float | None = None
     spent: float | None = None
     kept: int | None = None
+    middle: tuple[tuple[str, str], ...] = ()  # (row_id, text) of rows in its middle
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Mean agreement (ARI) of a clustering with itself on resampled rows, and of k-means; `verdict`: what follows, in a sentence."""
+
+    own: float | None = None
+    kmeans: float | None = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class CardLine:
+    """One measure of the kept rows beside random subsets of as many rows; intervals are (low, high).
+
+    `said`: what its place means, `outside`: no random subset lies there.
+    """
+
+    key: str
+    name: str
+    meaning: str
+    said: str
+    outside: bool
+    subset: float
+    interval: tuple[float, float]
+    random: float
+    random_interval: tuple[float, float]
+    whole: float
+    rows: int
+    whole_rows: int
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A cluster's share of the rows at the fit and now, and the share of its new rows outside its radius."""
+
+    cluster: int
+    before: float
+    now: float
+    outside: float
+
+
+@dataclass(frozen=True)
+class Drift:
+    """New rows against those that the clusters were fitted on. `moved`: the clusters that differ most, the first most."""
+
+    name: str
+    rows: int
+    alarm: bool
+    said: str
+    measures: tuple[Measure, ...] = ()
+    moved: tuple[Moved, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,6 +257,10 @@ class Facts:
     clusters: tuple[Cluster, ...] = ()
     budget_unit: str = "rows"
     cluster_measures: tuple[Measure, ...] = ()
+    stability: Stability | None = None
+    card: tuple[CardLine, ...] = ()
+    card_rows: tuple[int, int] = (0, 0)  # kept and read rows that have a vector
+    drifts: tuple[Drift, ...] = ()
     map: tuple[tuple[float, float, int, bool], ...] = ()  # x, y, cluster, kept
     samples: tuple[Sample, ...] = ()
     generated: tuple[Pair, ...] = ()
@@ -256,6 +313,7 @@ def render(facts: Facts) -> str:
         histograms=[_histogram(score) for score in facts.scores],
         most_quarantined=MOST_QUARANTINED,
         pictures=pictures,
+        names={cluster.cluster: cluster.label for cluster in facts.clusters},
     )
     return pages.get_template("template.html").render()
 

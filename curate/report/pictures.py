@@ -7,7 +7,7 @@ paper. No `style` attribute and no script: the page's content policy allows neit
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
@@ -68,6 +68,30 @@ def meter(part: float, whole: float, kind: str) -> Markup:
         '<rect class="track" width="100" height="10"/>'
         f'<rect class="{kind}" width="{_at(width)}" height="10"/></svg>'
     )
+
+
+def band(value: float, interval: tuple[float, float], random: float, random_interval: tuple[float, float], outside: bool) -> Markup:
+    """A dot for the subset, its interval as a whisker, on the band of the random subsets with a tick at their mean."""
+    width, height, margin = 260, 26, 8
+    marks = [mark for mark in (value, *interval, random, *random_interval) if math.isfinite(mark)]
+    low, high = min(marks, default=0.0), max(marks, default=0.0)
+    span = high - low
+
+    def x(mark: float) -> float:
+        place = (min(max(mark, low), high) - low) / span if span else 0.5
+        return margin + (width - 2 * margin) * place
+
+    left, right = (x(mark) for mark in random_interval)
+    middle = height / 2
+    drawn = [
+        f'<path class="grid" d="M0 {middle}H{width}"/>',
+        f'<rect class="chance" x="{_at(left)}" y="5" width="{_at(max(right - left, 2))}" height="{height - 10}" rx="3"/>',
+        f'<path class="axis" d="M{_at(x(random))} 5V{height - 5}"/>',
+        f'<path class="whisker" d="M{_at(x(interval[0]))} {middle}H{_at(x(interval[1]))}"/>',
+        f'<circle class="{"dropped" if outside else "kept"}" cx="{_at(x(value))}" cy="{middle}" r="5"/>',
+    ]
+    title = f"<title>{number(value)}; random subsets {number(random_interval[0])} to {number(random_interval[1])}</title>"
+    return Markup(f'<svg class="band" viewBox="0 0 {width} {height}" role="img">{title}{"".join(drawn)}</svg>')
 
 
 RIVER = 300  # width of the river's drawing, in its own units; its height per step is 100
@@ -197,12 +221,16 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 HUES = 10  # colours in the style sheet: hue0 ... hue9, used again from cluster 10 on (labels tell them apart)
 
 
-def scatter(points: Sequence[tuple[float, float, int, bool]], size: int = 640) -> Markup:
-    """The map of the clusters: (x, y, cluster, kept) as dots, rows left out faint, each cluster's number at its middle.
+def scatter(points: Sequence[tuple[float, float, int, bool]], names: Mapping[int, str], size: int = 640) -> Markup:
+    """The map of the clusters: (x, y, cluster, kept) as dots, rows left out faint, each cluster's number at its middle or beside it.
 
     One path per cluster and fate: a dot is a line of no length with a round end (some ten bytes a point).
     """
     height, margin = int(size * 0.62), 14
+
+    def said(cluster: int) -> str:
+        return f"cluster {cluster}: {names[cluster]}" if names.get(cluster) else f"cluster {cluster}"
+
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     low_x, low_y = min(xs), min(ys)
     span_x, span_y = (max(xs) - low_x) or 1.0, (max(ys) - low_y) or 1.0
@@ -215,13 +243,33 @@ def scatter(points: Sequence[tuple[float, float, int, bool]], size: int = 640) -
     drawn = []
     for (kept, cluster), places in sorted(groups.items()):  # False first: kept rows are drawn over the others
         dots = "".join(f"M{_at(px)} {_at(py)}h0" for px, py in places)
-        drawn.append(f'<path class="dot {"on" if kept else "off"} hue{cluster % HUES}" d="{dots}"><title>cluster {cluster}</title></path>')
+        drawn.append(
+            f'<path class="dot {"on" if kept else "off"} hue{cluster % HUES}" d="{dots}"><title>{_text(said(cluster))}</title></path>'
+        )
     taken: list[tuple[float, float]] = []
+    labels: list[str] = []
     for cluster, places in sorted(members.items(), key=lambda item: (-len(item[1]), item[0])):
         px = sorted(place[0] for place in places)[len(places) // 2]
         py = sorted(place[1] for place in places)[len(places) // 2]
-        if any(abs(px - tx) < 22 and abs(py - ty) < 15 for tx, ty in taken):
+        free = [
+            spot for spot in _around(px, py, size, height) if not any(abs(spot[0] - tx) < 20 and abs(spot[1] - ty) < 14 for tx, ty in taken)
+        ]
+        if not free:
             continue  # a label that would cover a larger cluster's label is left out: the table names every cluster
-        taken.append((px, py))
-        drawn.append(f'<text class="place" x="{_at(px)}" y="{_at(py + 4)}" text-anchor="middle">{cluster}</text>')
+        x, y = free[0]
+        taken.append((x, y))
+        label = (
+            f'<text class="place" x="{_at(x)}" y="{_at(y + 4)}" text-anchor="middle">{cluster}<title>{_text(said(cluster))}</title></text>'
+        )
+        if (x, y) != (px, py):
+            drawn.append(f'<path class="axis" d="M{_at(px)} {_at(py)}L{_at(x)} {_at(y)}"/>')
+        labels.append(label)
+    drawn += labels
     return Markup(f'<svg class="map" viewBox="0 0 {size} {height}" role="img" aria-label="map of the clusters">{"".join(drawn)}</svg>')
+
+
+def _around(x: float, y: float, width: int, height: int) -> list[tuple[float, float]]:
+    """A place and, ring by ring, places around it that lie on the picture."""
+    rings = [(reach, turn) for reach in (20, 32, 44, 56) for turn in range(12)]
+    spots = [(x, y)] + [(x + reach * math.cos(math.pi * turn / 6), y + 0.7 * reach * math.sin(math.pi * turn / 6)) for reach, turn in rings]
+    return [(px, py) for px, py in spots if 10 < px < width - 10 and 8 < py < height - 8]

@@ -13,7 +13,25 @@ from html.parser import HTMLParser
 
 import pytest
 
-from curate.report.page import Cluster, Counts, Drop, Facts, Histogram, Identity, Measure, Pair, Quarantined, Sample, Source, Step, render
+from curate.report.page import (
+    CardLine,
+    Cluster,
+    Counts,
+    Drift,
+    Drop,
+    Facts,
+    Histogram,
+    Identity,
+    Measure,
+    Moved,
+    Pair,
+    Quarantined,
+    Sample,
+    Source,
+    Stability,
+    Step,
+    render,
+)
 from curate.report.visible import visible
 
 PAYLOADS = [
@@ -257,6 +275,12 @@ def example() -> Facts:
     )
 
 
+def line(key: str, **changes) -> CardLine:
+    """A measure of the card that lies below the random subsets."""
+    told = CardLine(key, key, "What it says.", "narrower", True, 105.3, (101.0, 109.6), 120.5, (112.5, 128.4), 140.3, 695, 43_071)
+    return replace(told, **changes)
+
+
 def hostile(payload: str) -> Facts:
     """The payload in every text field."""
     counts = Counts(10, 6, {payload: 3}, quarantined=1, tokens_in=9, tokens_kept=5, token_unit=payload)
@@ -270,7 +294,11 @@ def hostile(payload: str) -> Facts:
         quarantine=(Quarantined(payload, 3, payload),),
         sources=(Source(payload, 10, 6, 5),),
         scores=(Histogram(payload, (0.0, 1.0, 2.0), (1, 5), (3, 0), payload, 0.5, 0.7, payload),),
-        clusters=(Cluster(0, payload),),
+        clusters=(Cluster(0, payload, middle=(("id", payload),)),),
+        stability=Stability(0.4, 0.5, payload),
+        card=(line("vendi", name=payload, meaning=payload, said=payload),),
+        card_rows=(6, 10),
+        drifts=(Drift(payload, 9, True, payload, (Measure(payload, 1.0, payload, 0.5, payload),), (Moved(0, 0.1, 0.2, 0.3),)),),
         budget_unit=payload,
         cluster_measures=(Measure(payload, 1.0, payload, 0.5, payload),),
         map=((0.0, 0.0, 0, True), (1.0, 1.0, 1, False)),
@@ -370,6 +398,49 @@ def test_a_run_with_nothing_but_counts_has_no_empty_section():
     html = render(Facts("bare", Counts(3, 3, {}), (Step("ingest"),)))
     assert re.findall(r'<section id="(\w+)"', html) == ["road", "made"]
     assert "No rule left a row out" in html
+
+
+def test_the_card_shows_each_measure_on_the_band_of_random_subsets():
+    lines = (line("vendi"), line("tree_length", outside=False, said="as by chance", subset=121.0))
+    page = Page(render(replace(example(), card=lines, card_rows=(695, 43_071))))
+    assert "695 kept rows against the 43,071 read rows" in page.text
+    assert "narrower 105.3 120.5 140.3" in page.text and "as by chance 121 120.5 140.3" in page.text
+    bands = [place for place, (tag, attrs) in enumerate(page.tags) if attrs.get("class") == "band"]
+    dots = [next(attrs for tag, attrs in page.tags[place:] if tag == "circle") for place in bands]
+    chance = [next(attrs for tag, attrs in page.tags[place:] if attrs.get("class") == "chance") for place in bands]
+    assert [dot["class"] for dot in dots] == ["dropped", "kept"]
+    left, right = (
+        [float(band["x"]) for band in chance],
+        [float(band["x"]) + float(band["width"]) for band in chance],
+    )
+    assert float(dots[0]["cx"]) < left[0] and left[1] < float(dots[1]["cx"]) < right[1]
+
+
+def test_a_measure_without_any_spread_can_be_drawn():
+    flat = line("clusters_kept", outside=False, subset=1.0, interval=(1.0, 1.0), random=1.0, random_interval=(1.0, 1.0), whole=1.0)
+    assert "as by chance" in render(replace(example(), card=(replace(flat, said="as by chance"),)))
+
+
+def test_a_less_stable_clustering_is_told_above_the_clusters():
+    page = render(replace(example(), stability=Stability(0.41, 0.54, "Less stable than k-means: set method: kmeans.")))
+    text = Page(page).text
+    assert text.index("Found again in resampled rows: 0.41 , k-means 0.54") < text.index("Words that mark it")
+    assert "Less stable than k-means: set method: kmeans." in text and 'class="verdict worse"' in page
+    assert 'class="verdict worse"' not in render(replace(example(), stability=Stability(0.6, 0.54)))
+
+
+def test_drift_names_the_cluster_to_look_at():
+    drift = Drift("read after the fit", 900, True, "Beyond chance: distance.", (), (Moved(7, 0.05, 0.14, 0.3),))
+    text = Page(render(replace(example(), drifts=(drift,)))).text
+    assert "read after the fit , 900 rows" in text and "Look first at cluster 7." in text and "7 5.0 % 14.0 % 30.0 %" in text
+    assert "Look first" not in Page(render(replace(example(), drifts=(replace(drift, alarm=False, said="Nothing."),)))).text
+
+
+def test_every_one_of_sixty_clusters_has_its_number_on_the_map():
+    draw = random.Random(2)
+    points = [(draw.gauss(c % 10, 0.6), draw.gauss(c // 10, 0.6), c, True) for c in range(60) for _ in range(30)]
+    html = render(replace(example(), map=tuple(points)))
+    assert {int(number) for number in re.findall(r'<text class="place"[^>]*>(\d+)<', html)} == set(range(60))
 
 
 def test_a_run_of_no_rows_can_be_reported():
