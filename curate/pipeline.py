@@ -105,6 +105,7 @@ def finish(run: Any, seconds: float) -> dict[str, Any]:
         "report": str(report),
         "run": str(run.folder),
         "problems": run.problems,
+        "remarks": [f"{step.name}: {remark}" for step in run.facts.values() for remark in step.remarks],
         "executed": sum(step.executed for step in run.facts.values()),
         "seconds": round(seconds, 3),
         "exit_code": exit_code,
@@ -118,7 +119,7 @@ def _write_facts(run: Any, state: str, seconds: float, counts: dict[str, Any] | 
         {
             "name": step.name, "stage": step.stage, "kind": step.kind, "about": step.about, "shards": step.shards, "rows": step.rows,
             "executed": step.executed, "reused": step.reused, "generated": step.generated, "generates": bool(step.generated) or step.generates,
-            "seconds": round(step.seconds, 3), "fitted": step.fitted, "models": step.models, "columns": step.columns,
+            "seconds": round(step.seconds, 3), "fitted": step.fitted, "models": step.models, "columns": step.columns, "remarks": step.remarks,
         }
         for step in run.facts.values()
     ]  # fmt: skip

@@ -64,6 +64,7 @@ class StepFacts:
     generates: bool = False
     models: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)  # what a fit has to say to the user: `remarks` of its info.json
 
 
 class View:
@@ -284,6 +285,7 @@ class Run:
             record = {"fingerprint": wanted, "files": commit_folder(attempt, target)}
             write_json(folder / "artifact.json", record)
             facts.fitted = "fitted"
+        facts.remarks = (read_json(target / "info.json") or {}).get("remarks", [])
         for old in folder.glob("artifact-*"):
             if old != target:
                 shutil.rmtree(old)

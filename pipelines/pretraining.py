@@ -16,7 +16,7 @@ STEPS = {
     "tokens": "score.tokens",
     "filter": "score.filter",
     "embed": "embed.transformer",
-    "cluster": "cluster.landmarks",
+    "cluster": "cluster.diffused",
     "select": "select.budget",
     "rewrite": "generate.rewrite?",
     "antidote": "generate.antidote?",

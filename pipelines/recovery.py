@@ -15,7 +15,7 @@ STEPS = {
     "near_dedup": "dedup.near",
     "tokens": "score.tokens",
     "embed": "embed.transformer",
-    "cluster": "cluster.landmarks",
+    "cluster": "cluster.diffused",
     "filter": "score.filter?",
     "select": "select.budget",
     "rewrite": "generate.rewrite?",

@@ -9,6 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 _BLOCK = 4096
+# Rows that a start is drawn from, where there are more.
+_START_ROWS = 50_000
+# Iterations end when fewer labels than this share move: from there on the mean cosine gains about 1e-4 in all, for most of the time.
+_SETTLED = 1e-4
 
 
 def spherical_kmeans(
@@ -25,17 +29,12 @@ def spherical_kmeans(
     if k < 1 or len(unit) < 1:
         raise ValueError(f"{k} clusters of {len(unit)} rows: give k >= 1 and at least one row")
     unit = np.ascontiguousarray(unit, np.float32)
-    # Rounded, so that copies which differ in the last bit do not become centers of their own; + 0 turns -0 into 0.
-    # Compared as bytes: np.unique(axis=0) compares field by field, many times slower.
-    rounded = np.round(unit, 5) + np.float32(0)
-    distinct = np.sort(
-        np.unique(rounded.view(np.dtype((np.void, rounded.dtype.itemsize * rounded.shape[1]))).ravel(), return_index=True)[1]
-    )
+    distinct = _starting_rows(unit, max(_START_ROWS, 20 * k), seed)
     k = min(k, len(distinct))
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for restart in range(restarts):
         rng = np.random.default_rng([seed, restart])
-        centers = _spread_start(unit[distinct], k, rng) if spread else unit[np.sort(rng.choice(distinct, k, replace=False))]
+        centers = _spread_start(unit[distinct], k, rng) if spread else unit[rng.choice(distinct, k, replace=False)]
         centers, labels, mean_cosine = _lloyd(unit, centers, iterations)
         if best is None or mean_cosine > best[0]:
             best = (mean_cosine, centers, labels)
@@ -43,6 +42,24 @@ def spherical_kmeans(
     _, centers, labels = best
     order, labels = stable_order(labels)
     return centers[order], labels
+
+
+def _starting_rows(unit: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Indices of distinct rows to draw starts from, of at most `most` rows.
+
+    In the order of their cosine to the mean of all: so that with up to `most` rows neither the order of the rows nor a
+    rotation of the space changes what is drawn.
+    """
+    some = np.arange(len(unit))
+    if len(unit) > most:
+        some = np.sort(np.random.default_rng(seed).permutation(len(unit))[:most])
+    # Rounded, so that copies which differ in the last bit do not become centers of their own; + 0 turns -0 into 0.
+    # Compared as bytes: np.unique(axis=0) compares field by field, many times slower.
+    rounded = np.round(unit[some], 5) + np.float32(0)
+    keys = rounded.view(np.dtype((np.void, rounded.dtype.itemsize * rounded.shape[1]))).ravel()
+    distinct = some[np.sort(np.unique(keys, return_index=True)[1])]
+    towards = (unit[distinct].astype(np.float64) * unit.mean(axis=0, dtype=np.float64)).sum(axis=1)
+    return distinct[np.argsort(np.round(towards, 7), kind="stable")]
 
 
 def stable_order(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -91,9 +108,10 @@ def _lloyd(unit: np.ndarray, centers: np.ndarray, iterations: int) -> tuple[np.n
             labels[row], cosines[row], sizes[label] = label, 1.0, 1
         sums = np.zeros((k, unit.shape[1]))
         for start in range(0, n, _BLOCK):
-            rows = unit[start : start + _BLOCK].astype(np.float64)
-            members = csr_array((np.ones(len(rows)), (labels[start : start + _BLOCK], np.arange(len(rows)))), shape=(k, len(rows)))
-            sums += members @ rows
+            # Summed in float32 inside a block, in float64 over blocks: six times as fast, relative error of a sum about 1e-7.
+            rows = unit[start : start + _BLOCK]
+            one = np.ones(len(rows), np.float32)
+            sums += csr_array((one, (labels[start : start + _BLOCK], np.arange(len(rows)))), shape=(k, len(rows))) @ rows
         norms = np.sqrt(np.square(sums).sum(axis=1))
         # Opposite members may cancel: such a center stays where it was.
         moved = norms > 1e-9
@@ -101,6 +119,6 @@ def _lloyd(unit: np.ndarray, centers: np.ndarray, iterations: int) -> tuple[np.n
         centers[moved] = sums[moved] / norms[moved, None]
         before = labels
         labels, cosines = _assign(unit, centers)
-        if (labels == before).all():
+        if (labels != before).sum() <= _SETTLED * n:
             break
     return centers, labels, float(cosines.mean())

@@ -71,9 +71,9 @@ def fit(distances: np.ndarray, indices: np.ndarray, p: int, dims: int, alpha: fl
     scales = np.maximum(scales, floor)
 
     ones = np.ones(p)
-    ties = _sparse(_ties(distances, indices, scales, floor, ones), indices, p)
+    ties = sparse(_ties(distances, indices, scales, floor, ones), indices, p)
     density = np.asarray(ties.sum(axis=0)).ravel() ** alpha
-    ties = _sparse(_ties(distances, indices, scales, floor, density), indices, p)
+    ties = sparse(_ties(distances, indices, scales, floor, density), indices, p)
     mass = np.asarray(ties.sum(axis=0)).ravel()
     scaled = ties.multiply(1.0 / np.sqrt(mass)).tocsr()
     square = (scaled.T @ scaled).tocsr()
@@ -97,7 +97,8 @@ def fit(distances: np.ndarray, indices: np.ndarray, p: int, dims: int, alpha: fl
             if values[place] > _SMALLEST:
                 vector = vectors[:, place]
                 vector = vector * np.sign(vector[np.argmax(np.abs(vector))])
-                columns.append((min(float(values[place]), 1.0), number, place == keep - 1, members, vector))
+                constant = place == keep - 1  # its eigenvalue is 1 but for rounding, which must not order the components
+                columns.append((1.0 if constant else min(float(values[place]), 1.0), number, constant, members, vector))
     # Constant columns first, in the order of components; then by eigenvalue, by component.
     columns.sort(key=lambda column: (not column[2], -column[0], column[1]))
     columns = columns[: max(dims, count)]
@@ -115,17 +116,23 @@ def fit(distances: np.ndarray, indices: np.ndarray, p: int, dims: int, alpha: fl
     )
 
 
-def coordinates(distances: np.ndarray, indices: np.ndarray, landmark_map: LandmarkMap) -> np.ndarray:
-    """U of each row, float64 (n, m), from its r nearest landmarks (same r as at the fit).
+def coordinates(distances: np.ndarray, indices: np.ndarray, landmark_map: LandmarkMap, columns: np.ndarray | None = None) -> np.ndarray:
+    """U of each row, float64 (n, m), from its r nearest landmarks (same r as at the fit); only some columns, if named.
 
     Rows of the fit get the rows of U (orthogonal, columns of norm 1); checked to 1e-9.
     """
-    distances, indices = np.asarray(distances, np.float64), np.asarray(indices, np.int64)
-    ties = _ties(distances, indices, landmark_map.scales, landmark_map.floor, landmark_map.density)
-    placed = np.zeros((len(ties), landmark_map.basis.shape[1]))
+    ties = weights(distances, indices, landmark_map)
+    basis = landmark_map.basis if columns is None else np.ascontiguousarray(landmark_map.basis[:, columns])
+    placed = np.zeros((len(ties), basis.shape[1]))
     for nearest in range(ties.shape[1]):  # one order of summation, whatever the batch
-        placed += ties[:, nearest, None] * landmark_map.basis[indices[:, nearest]]
+        placed += ties[:, nearest, None] * basis[indices[:, nearest]]
     return placed
+
+
+def weights(distances: np.ndarray, indices: np.ndarray, landmark_map: LandmarkMap) -> np.ndarray:
+    """Z of each row at its own r landmarks, float64 (n, r), rows summing to 1."""
+    distances, indices = np.asarray(distances, np.float64), np.asarray(indices, np.int64)
+    return _ties(distances, indices, landmark_map.scales, landmark_map.floor, landmark_map.density)
 
 
 def _ties(distances: np.ndarray, indices: np.ndarray, scales: np.ndarray, floor: float, density: np.ndarray) -> np.ndarray:
@@ -136,7 +143,8 @@ def _ties(distances: np.ndarray, indices: np.ndarray, scales: np.ndarray, floor:
     return ties / ties.sum(axis=1, keepdims=True)
 
 
-def _sparse(ties: np.ndarray, indices: np.ndarray, p: int) -> Any:
+def sparse(ties: np.ndarray, indices: np.ndarray, p: int) -> Any:
+    """Z as csr_array (n, p), from the ties of each row at its own landmarks (n, r)."""
     from scipy.sparse import csr_array
 
     rows, nearest = indices.shape

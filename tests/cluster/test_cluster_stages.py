@@ -9,11 +9,23 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from curate.cluster.kmeans import KMeans, vector_rows
+from curate.cluster._clustering import vector_rows
+from curate.cluster.diffused import Diffused
+from curate.cluster.kmeans import KMeans
 from curate.cluster.landmarks import Landmarks
+from curate.cluster.nmf import Nmf
+from curate.cluster.spectral import Spectral
 from curate.errors import UserMistake
 
-STAGES = [Landmarks(k=4, landmarks=80), KMeans(k=4)]
+STAGES = [
+    Diffused(k=4, nearest=15, resamples=3),
+    Spectral(k=4, resamples=3),
+    Spectral(k=4, resamples=0, scaling="diffusion", alpha=1.0),
+    Landmarks(k=4, landmarks=80, resamples=3),
+    Nmf(k=4, landmarks=80, resamples=0),
+    KMeans(k=4, resamples=3),
+]
+IDS = ["diffused", "spectral", "diffusion map", "landmarks", "nmf", "k-means"]
 
 
 class Shards:
@@ -51,7 +63,7 @@ def fitted(stage, tables, folder: Path):
     return stage.load(folder), json.loads((folder / "info.json").read_text())
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES, ids=IDS)
 def test_groups_become_clusters_the_largest_is_0(stage, tmp_path):
     vectors, truth = groups()
     function, info = fitted(stage, [table_of(vectors)], tmp_path)
@@ -66,7 +78,7 @@ def test_groups_become_clusters_the_largest_is_0(stage, tmp_path):
     assert result["cluster_similarity"][0].as_py() == pytest.approx(unit[0] @ mean / np.linalg.norm(mean), abs=1e-5)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES, ids=IDS)
 def test_rows_alone_and_in_lists_of_any_kind_get_the_same_bytes(stage, tmp_path):
     vectors, _ = groups(noise=0.3, d=384)
     function, _ = fitted(stage, [table_of(vectors)], tmp_path)
@@ -75,20 +87,21 @@ def test_rows_alone_and_in_lists_of_any_kind_get_the_same_bytes(stage, tmp_path)
         assert part.equals(whole.slice(7, 1))
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES, ids=IDS)
 def test_the_sharding_of_the_fit_changes_nothing_and_the_artifact_has_no_clock(stage, tmp_path):
     vectors, _ = groups(noise=0.3)
     stage = stage.but(max_fit_rows=300)
     fitted(stage, [table_of(vectors)], tmp_path / "one")
     fitted(stage, [table_of(part) for part in np.split(vectors, [3, 130, 131])], tmp_path / "four")
-    for name in ("clusters.npz", "info.json"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "four" / name).read_bytes()
-    assert json.loads((tmp_path / "one" / "info.json").read_text())["fitted_on"] == 300
+    assert (tmp_path / "one" / "clusters.npz").read_bytes() == (tmp_path / "four" / "clusters.npz").read_bytes()
+    one, four = (json.loads((tmp_path / name / "info.json").read_text()) for name in ("one", "four"))
+    assert len(one.pop("fitted_shards")) == 1 and len(four.pop("fitted_shards")) == 4
+    assert one == four and one["fitted_on"] == 300
     with zipfile.ZipFile(tmp_path / "one" / "clusters.npz") as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES, ids=IDS)
 def test_vectors_without_direction_are_null_and_reported(stage, tmp_path):
     vectors, _ = groups()
     vectors[5], vectors[9, 3] = 0, np.nan
@@ -100,7 +113,7 @@ def test_vectors_without_direction_are_null_and_reported(stage, tmp_path):
     assert function(table_of(vectors[5:6]))["cluster"].to_pylist() == [None]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES, ids=IDS)
 def test_a_null_row_is_null(stage, tmp_path):
     vectors, truth = groups()
     function, _ = fitted(stage, [table_of(vectors)], tmp_path)
@@ -108,7 +121,7 @@ def test_a_null_row_is_null(stage, tmp_path):
     assert function(pa.table({"vector": column}))["cluster"].to_pylist() == [truth[0], None]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES, ids=IDS)
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
 def test_fewer_rows_than_clusters_or_neighbours(stage, rows, tmp_path):
     vectors = np.eye(8)[:rows]
@@ -118,7 +131,7 @@ def test_fewer_rows_than_clusters_or_neighbours(stage, rows, tmp_path):
     assert rows >= 4 or any(note.startswith("k from 4") for note in info["lowered"])
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES, ids=IDS)
 def test_identical_rows_are_one_cluster(stage, tmp_path):
     vectors = np.tile(np.arange(1, 9.0), (50, 1))
     function, info = fitted(stage, [table_of(vectors)], tmp_path)
