@@ -9,7 +9,7 @@ export RAYON_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install quickstart test test-fast check bench soak clean
+.PHONY: help install quickstart test test-fast check bench bench-cluster soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,6 +41,12 @@ check: $(VENV)/installed  ## style and types
 
 bench: $(VENV)/installed  ## benchmarks, each beside its peer; tables go to benchmarks/results
 	$(BIN)/python benchmarks/length_filter.py
+
+bench-cluster: $(VENV)/installed  ## clusters against known classes, peers and a million rows; needs ../shared/data
+	$(BIN)/python benchmarks/cluster_quality.py --out benchmarks/results/cluster_quality.md
+	$(BIN)/python benchmarks/cluster_peers.py --out benchmarks/results/cluster_peers.md
+	$(BIN)/python benchmarks/cluster_scale.py --out benchmarks/results/cluster_scale.md
+	$(BIN)/python benchmarks/knn_graph.py --out benchmarks/results/knn_graph.md
 
 soak: $(VENV)/installed  ## long kill-and-resume proofs
 	CURATE_KILLS=20 $(BIN)/pytest tests/test_kill.py

@@ -16,6 +16,7 @@ STEPS = {
     "tokens": "score.tokens",
     "filter": "score.filter",
     "embed": "embed.transformer",
+    "reduce": "embed.reduce?",
     "cluster": "cluster.diffused",
     "select": "select.budget",
     "rewrite": "generate.rewrite?",
@@ -34,6 +35,8 @@ def pretraining(run, recipe):
     def read(rows):
         """What text alone tells about rows. On a second call only the new rows are computed."""
         vectors = run.step("embed", recipe.embed, rows, unique)
+        if recipe.has("reduce"):
+            vectors = vectors.beside(run.step("reduce", recipe.reduce, rows, unique, vectors))
         scores = [run.step("tokens", recipe.tokens, rows), run.step("cluster", recipe.cluster, rows, unique, vectors)]
         scores.append(run.step("filter", recipe.filter, rows, unique))
         scores += [run.step(scorer, stage, rows, unique, *scores) for scorer, stage in recipe.scorers_of("text")]

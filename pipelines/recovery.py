@@ -15,6 +15,7 @@ STEPS = {
     "near_dedup": "dedup.near",
     "tokens": "score.tokens",
     "embed": "embed.transformer",
+    "reduce": "embed.reduce?",
     "cluster": "cluster.diffused",
     "filter": "score.filter?",
     "select": "select.budget",
@@ -35,6 +36,8 @@ def recovery(run, recipe):
     def read(rows):
         """What text alone tells about rows. On a second call only the new rows are computed."""
         vectors = run.step("embed", recipe.embed, rows, unique)
+        if recipe.has("reduce"):
+            vectors = vectors.beside(run.step("reduce", recipe.reduce, rows, unique, vectors))
         scores = [run.step("tokens", recipe.tokens, rows), run.step("cluster", recipe.cluster, rows, unique, vectors)]
         if recipe.has("filter"):
             scores.append(run.step("filter", recipe.filter, rows, unique))

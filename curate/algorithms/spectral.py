@@ -50,7 +50,7 @@ def similarity_to_own(unit: np.ndarray, labels: np.ndarray, means: np.ndarray) -
     return similarity
 
 
-def compare(unit: np.ndarray, mine: np.ndarray, baseline: np.ndarray, seed: int, sample: int = 3000) -> dict[str, float]:
+def compare(unit: np.ndarray, mine: np.ndarray, baseline: np.ndarray, seed: int, sample: int = 1000) -> dict[str, float]:
     """Agreement of two labelings of the same rows, and two qualities of each that need no truth.
 
     nmi, ari; *_within: mean cosine to the own cluster's mean; *_silhouette: cosine silhouette on a seeded

@@ -136,6 +136,7 @@ class Clustering(Stage):
         held = self.held_against_kmeans(unit, labels, plain, truth, k)
         info = {
             "method": type(self).__module__.rsplit(".", 1)[-1],
+            "column": self.column,
             **rows,
             **space.about(),
             "k": found,

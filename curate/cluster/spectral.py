@@ -30,20 +30,20 @@ class _Graph:
 
     def __init__(self, rows: np.ndarray, placed: diffusion.Extension, settings: Spectral, about: dict[str, Any]):
         self.rows, self.placed, self.settings, self._about = rows, placed, settings, about
+        # Unit rows of the eigenvectors themselves need no t: it scales columns, and the first ones would count for all.
+        self.t = 0.0 if settings.scaling == "rows" else float(settings.t or diffusion.von_neumann_time(placed.values))
 
     def coordinates(self, unit: np.ndarray) -> np.ndarray:
-        t = 0.0  # unit rows of the eigenvectors themselves
-        if self.settings.scaling == "diffusion":
-            t = float(self.settings.t or diffusion.von_neumann_time(self.placed.values))
         searched = min(max(_SEARCHED * self.placed.neighbours, 1), len(self.rows))
-        found = diffusion.extend(*knn.search(unit, self.rows, searched), self.placed, t).astype(np.float32)
+        found = diffusion.extend(*knn.search(unit, self.rows, searched), self.placed, self.t).astype(np.float32)
         return found if found.shape[1] else np.ones((len(unit), 1), np.float32)  # one point: no coordinate besides the constant one
 
     def spots(self, coordinates: np.ndarray, k: int) -> np.ndarray:
         coordinates = coordinates[:, : self.settings.dims or k]
         if self.settings.scaling == "diffusion":
-            # So that cosines order rows as distances do: one more axis, longer than all others.
-            far = 10.0 * float(np.abs(self.placed.psi).max(initial=0.1)) * np.sqrt(coordinates.shape[1])
+            # So that cosines order rows nearly as distances do: one more axis, as long as the farthest row of the fit.
+            fitted = self.placed.psi[:, : coordinates.shape[1]] * self.placed.values[: coordinates.shape[1]] ** self.t
+            far = float(np.sqrt(np.square(fitted).sum(axis=1)).max(initial=1e-9))
             coordinates = np.concatenate([coordinates, np.full((len(coordinates), 1), far)], axis=1)
         return row_normalised(coordinates)
 

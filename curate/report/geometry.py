@@ -23,7 +23,7 @@ from curate.store import read_json
 if TYPE_CHECKING:
     from curate.algorithms.drift import Reference
 
-VECTOR, CLUSTER = "vector", "cluster"
+CLUSTER = "cluster"
 MOST_WHOLE, MOST_SUBSET, MOST_DRIFT = 20_000, 4_000, 4_000  # rows whose vectors are held, about
 
 # What a measure is called, what it says in a sentence, and what it means to lie below or above random subsets.
@@ -92,7 +92,7 @@ def where(ledger: Ledger, condition: str) -> Choose:
     if not equals:
         raise UserMistake(f"'{condition}' is no condition: write COLUMN=VALUE, for example source=alpaca or cluster=3")
     if name not in ledger.dataset.names() and name not in ("shard", "position"):
-        known = [column for column in ledger.dataset.names() if not column.endswith(".verdict") and column != VECTOR]
+        known = [column for column in ledger.dataset.names() if not column.endswith(".verdict") and column != _vectors(ledger)]
         raise UserMistake(f"no column '{name}' in this run; columns: {', '.join(known)}")
 
     def choose(shard: Shard) -> np.ndarray:
@@ -118,15 +118,21 @@ def required_card(ledger: Ledger, choose: Choose) -> Card:
     """`card`, or what keeps it from being made."""
     found = card(ledger, choose)
     if found is None:
-        if not any(VECTOR in shard.columns for shard in ledger.dataset.shards):
+        if not any(_vectors(ledger) in shard.columns for shard in ledger.dataset.shards):
             raise UserMistake(f"this run has no vectors: add a section `embed` to its recipe and run it again ({ledger.folder})")
-        raise UserMistake("too few of these rows have a vector for a report card, which takes 20: choose a larger subset")
+        raise UserMistake(
+            "too few rows, or all of them: a report card takes at least 20 rows with a vector, and not everything that was read; choose another subset with --where"
+        )
     return found
 
 
 def card(ledger: Ledger, choose: Choose) -> Card | None:
-    """Report card of the chosen rows (read or generated) against all rows that were read; None without vectors or with too few rows."""
-    shards = [shard for shard in ledger.dataset.shards if VECTOR in shard.columns]
+    """Report card of the chosen rows (read or generated) against all rows that were read.
+
+    None without vectors, with too few rows, and where nothing was left out: all rows lie as all rows do.
+    """
+    column = _vectors(ledger)
+    shards = [shard for shard in ledger.dataset.shards if column in shard.columns]
     if not shards:
         return None
     from curate.algorithms.report_card import FEWEST, Moments, moments, report_card
@@ -136,7 +142,8 @@ def card(ledger: Ledger, choose: Choose) -> Card | None:
         sum(int(mask.sum()) for mask in chosen.values()),
         sum(shard.rows for shard in shards if not is_generated(shard)),
     )
-    if min(subset_rows, whole_rows) < FEWEST:
+    all_of_the_whole = all(not chosen[shard.name].any() if is_generated(shard) else chosen[shard.name].all() for shard in shards)
+    if min(subset_rows, whole_rows) < FEWEST or all_of_the_whole:
         return None
     rng = np.random.default_rng(0)
     parts: list[np.ndarray] = []
@@ -145,7 +152,7 @@ def card(ledger: Ledger, choose: Choose) -> Card | None:
     seen = 0
     counted: list[tuple[np.ndarray, np.ndarray]] = []  # clusters of the subset's rows, of the whole's
     for shard in shards:
-        unit, usable, cluster = _unit(ledger, shard)
+        unit, usable, cluster = _unit(ledger, shard, column)
         mine, raw = chosen[shard.name] & usable, usable & (not is_generated(shard))
         if raw.any():
             second = moments(unit[raw]) if second is None else second + moments(unit[raw])
@@ -183,13 +190,20 @@ def card(ledger: Ledger, choose: Choose) -> Card | None:
     return Card(seen, second.rows if second else 0, lines)
 
 
-def _unit(ledger: Ledger, shard: Shard) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _vectors(ledger: Ledger) -> str:
+    """The column that the rows were clustered on."""
+    record = read_json(ledger.folder / "stages" / CLUSTER / "artifact.json")
+    info = record and read_json(ledger.folder / "stages" / CLUSTER / f"artifact-{record['fingerprint'][:12]}" / "info.json")
+    return (info or {}).get("column", "vector")
+
+
+def _unit(ledger: Ledger, shard: Shard, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(unit rows, which of them have a direction, cluster or -1) of a shard."""
     from curate.algorithms.knn import unit_rows
     from curate.cluster._clustering import vector_rows
 
-    table = read_columns(ledger.folder, shard, [name for name in (VECTOR, CLUSTER) if name in shard.columns])
-    unit, bad = unit_rows(vector_rows(table[VECTOR], VECTOR))
+    table = read_columns(ledger.folder, shard, [name for name in (column, CLUSTER) if name in shard.columns])
+    unit, bad = unit_rows(vector_rows(table[column], column))
     usable = np.ones(shard.rows, bool)
     usable[bad] = False
     cluster = table[CLUSTER].fill_null(-1).to_numpy() if CLUSTER in table.column_names else np.full(shard.rows, -1)
@@ -217,26 +231,27 @@ def drifts(ledger: Ledger) -> list[page.Drift]:
     if reference is None:
         return []
     fitted = (read_json(folder / "info.json") or {}).get("fitted_shards")
+    column = _vectors(ledger)
     groups: dict[str, list[Shard]] = {}
     for shard in ledger.dataset.shards:
-        if VECTOR not in shard.columns or CLUSTER not in shard.columns:
+        if column not in shard.columns or CLUSTER not in shard.columns:
             continue
         if is_generated(shard):
             origins = pc.unique(read_columns(ledger.folder, shard, ["origin"]).column(0)).to_pylist()
             groups.setdefault(f"generated by {', '.join(sorted(map(str, origins)))}", []).append(shard)
         elif fitted is not None and shard.name not in fitted:
             groups.setdefault("read after the fit", []).append(shard)
-    found = [_drift(ledger, name, shards, reference) for name, shards in sorted(groups.items())]
+    found = [_drift(ledger, name, shards, reference, column) for name, shards in sorted(groups.items())]
     return [drift for drift in found if drift is not None]
 
 
-def _drift(ledger: Ledger, name: str, shards: list[Shard], reference: Reference) -> page.Drift | None:
+def _drift(ledger: Ledger, name: str, shards: list[Shard], reference: Reference, column: str) -> page.Drift | None:
     from curate.algorithms.drift import ALARM, drift
 
     rng, total = np.random.default_rng(0), sum(shard.rows for shard in shards)
     parts, labels = [], []
     for shard in shards:
-        unit, usable, cluster = _unit(ledger, shard)
+        unit, usable, cluster = _unit(ledger, shard, column)
         rows = usable & (cluster >= 0) & (rng.random(shard.rows) * total < MOST_DRIFT)
         parts.append(unit[rows])
         labels.append(cluster[rows])

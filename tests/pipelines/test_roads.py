@@ -47,7 +47,8 @@ def recovery(project, model: Path):
         sample=40,
         ingest={"kind": "instruction"},
         embed={"method": "hashed", "dimensions": 64},
-        cluster={"k": 4, "landmarks": 16},
+        reduce={"dimensions": 32},
+        cluster={"k": 4, "nearest": 5, "column": "vector_small", "resamples": 3},
         tokens={"model": str(model)},
         pruned={"model": str(model), "layers": 2, "calibration_rows": 8, "max_tokens": 64},
         perplexity={"model": str(model), "max_tokens": 128},
@@ -149,7 +150,7 @@ def test_the_pretraining_road_recycles_what_the_filter_drops(project, model):
         ingest={"kind": "text", "keep": ["label"]},
         near_dedup={"threshold": 0.95},
         embed={"method": "hashed", "dimensions": 64},
-        cluster={"k": 2, "landmarks": 8},
+        cluster={"k": 2, "nearest": 5},
         filter={"trusted": {"where": {"label": "good"}}},
         select={"where": {"filter_percentile": {"min": 40}}, "replaces": ["rewrite"]},
         rewrite={
