@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import platform
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from cluster_scale import machine
 
 from curate.algorithms import knn, stability
 from curate.cluster._clustering import Clustering
@@ -191,14 +190,6 @@ def copied(unit: np.ndarray, times: int = 25, rows: int = 400) -> tuple[np.ndarr
     return knn.unit_rows(unit[source] + noise)[0], source
 
 
-def machine() -> str:
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ""
-    )
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "scipy", "scikit-learn", "faiss-cpu", "torch"))
-    return f"{model}, one thread, Python {platform.python_version()}, {versions}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -214,7 +205,7 @@ def main() -> None:
         + " | mean |"
     )
     rule = "|---" * (len(SETS) + 2) + "|"
-    lines = ["# Clusters against known classes", "", "`make bench-cluster`", "", machine(), ""]
+    lines = ["# Clusters against known classes", "", "`make bench-cluster`", "", machine("numpy", "scipy", "scikit-learn", "faiss-cpu", "torch"), ""]
     lines += ["NMI / ARI, mean of five seeds (CPU seconds of one clustering: graph, fit and labels).", "", head, rule]
     lines += [row(title, [scores.stage(stage, name) for name in SETS]) for title, stage in METHODS.items()]
     lines += [row("scikit-learn SpectralClustering, 15 neighbours", [scores.of("scikit-learn", name, by_sklearn) for name in SETS])]
