@@ -205,7 +205,14 @@ def main() -> None:
         + " | mean |"
     )
     rule = "|---" * (len(SETS) + 2) + "|"
-    lines = ["# Clusters against known classes", "", "`make bench-cluster`", "", machine("numpy", "scipy", "scikit-learn", "faiss-cpu", "torch"), ""]
+    lines = [
+        "# Clusters against known classes",
+        "",
+        "`make bench-cluster`",
+        "",
+        machine("numpy", "scipy", "scikit-learn", "faiss-cpu", "torch"),
+        "",
+    ]
     lines += ["NMI / ARI, mean of five seeds (CPU seconds of one clustering: graph, fit and labels).", "", head, rule]
     lines += [row(title, [scores.stage(stage, name) for name in SETS]) for title, stage in METHODS.items()]
     lines += [row("scikit-learn SpectralClustering, 15 neighbours", [scores.of("scikit-learn", name, by_sklearn) for name in SETS])]
