@@ -176,3 +176,48 @@ def test_mistakes_end_with_the_remedy(tmp_path):
     function, _ = fitted(KMeans(k=2), [table_of(np.eye(4))], tmp_path)
     with pytest.raises(UserMistake, match="one model"):
         function(table_of(np.ones((3, 5))))
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=IDS)
+def test_rotation_and_permutation_change_nothing_but_names(stage, tmp_path):
+    from sklearn.metrics import adjusted_rand_score
+
+    vectors, _ = groups(noise=0.25)
+    plain = fitted(stage, [table_of(vectors)], tmp_path / "plain")[0](table_of(vectors))["cluster"].to_numpy()
+    assert len(set(plain)) == 4
+    turned = vectors @ np.linalg.qr(np.random.default_rng(1).normal(size=(32, 32)))[0]
+    found = fitted(stage, [table_of(turned)], tmp_path / "turned")[0](table_of(turned))["cluster"].to_numpy()
+    assert adjusted_rand_score(plain, found) == 1
+    order = np.random.default_rng(2).permutation(len(vectors))
+    found = fitted(stage, [table_of(vectors[order])], tmp_path / "permuted")[0](table_of(vectors[order]))["cluster"].to_numpy()
+    assert adjusted_rand_score(plain[order], found) == 1
+
+
+def test_a_note_says_where_kmeans_is_better(tmp_path):
+    """Rows tied to one landmark each: the graph falls apart, and k-means on the vectors is better. With a fair graph there is no note."""
+    vectors, truth = groups(noise=0.15)
+    table = table_of(vectors).append_column("class", pa.array([f"class {label}" for label in truth]))
+    stage = Landmarks(k=4, landmarks=8, nearest=1, resamples=0, truth="class")
+    _, info = fitted(stage, [table], tmp_path / "poor")
+    worse = [name for name in ("nmi", "ari") if info["truth"][f"own_{name}"] < info["truth"][f"kmeans_{name}"]]
+    assert worse and "verdict" in info and any("consider method: kmeans" in remark for remark in info["remarks"])
+    _, info = fitted(Diffused(k=4, nearest=15, resamples=5, truth="class"), [table], tmp_path / "good")
+    assert info["truth"]["own_ari"] == pytest.approx(1) and "verdict" not in info
+    assert info["stability"]["own"] >= info["stability"]["kmeans"] and info["stability"]["resamples"] == 5
+    with pytest.raises(UserMistake, match=r"ingest\.keep"):
+        fitted(Diffused(k=4, truth="kind"), [table], tmp_path / "none")
+
+
+def test_memberships_are_shares_and_a_row_between_two_groups_is_half_of_each(tmp_path):
+    vectors, _ = groups((100, 100), d=8, noise=0.1)
+    between = np.zeros((6, 8))
+    between[:, :2] = 3.0
+    between += 0.1 * np.random.default_rng(3).normal(size=between.shape)
+    table = table_of(np.concatenate([vectors, between]))
+    function, _ = fitted(Nmf(k=2, landmarks=40, resamples=0), [table], tmp_path)
+    result = function(table)
+    shares = np.array(result["cluster_memberships"].to_pylist())
+    assert shares.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert (shares.argmax(axis=1) == result["cluster"].to_numpy()).all()
+    assert shares[:200].max(axis=1).mean() > 0.9 and np.median(shares[200:].max(axis=1)) < 0.9
+    assert result["cluster_entropy"].to_numpy()[200:].mean() > result["cluster_entropy"].to_numpy()[:200].mean()
