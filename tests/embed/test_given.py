@@ -72,14 +72,14 @@ def test_a_column_without_any_vector_is_the_users_mistake(tmp_path):
         check(tmp_path, "a", "b", None)
 
 
-def recipe(project, path: Path) -> None:
+def recipe(project, path: Path, method: str = "kmeans") -> None:
     file = project.folder / "road.py"
     file.write_text(PIPELINE)
     project.recipe(
         pipeline=f"{file}:road",
         ingest={"path": str(path), "keep": ["embedding"], "quarantine_max": 1.0},
         embed={"column": "embedding"},
-        cluster={"k": 2},
+        cluster={"method": method, "k": 2},
     )
 
 
@@ -103,14 +103,18 @@ def test_bad_vectors_are_found_before_clustering_and_named_by_row(project, share
     assert "vector_zero" in said
 
 
+@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["diffused", "spectral", "landmarks", "nmf", "kmeans"])
 @pytest.mark.parametrize("name", ["identical", "one_row"])
-def test_rows_that_are_all_alike_and_one_row_come_through(project, shared, name):
+def test_rows_that_are_all_alike_and_one_row_come_through(project, shared, name, method, engine, request):
     import pyarrow.parquet as pq
 
     table = pq.read_table(shared / "data" / "dirty" / f"{name}.parquet")
     vectors = pa.array([[1.0, 2.0]] * len(table), pa.list_(pa.float32()))
     pq.write_table(table.append_column("embedding", vectors), project.data / "rows.parquet")
-    recipe(project, project.data)
-    facts = project.run()
+    recipe(project, project.data, method)
+    if engine == "ray":
+        request.getfixturevalue("cluster")
+    facts = project.run(engine=engine)
     assert facts["quarantine_rules"] == {}
     assert set(project.column("cluster")) == {0}
