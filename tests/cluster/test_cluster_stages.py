@@ -204,6 +204,8 @@ def test_a_note_says_where_kmeans_is_better(tmp_path):
     _, info = fitted(Diffused(k=4, nearest=15, resamples=5, truth="class"), [table], tmp_path / "good")
     assert info["truth"]["own_ari"] == pytest.approx(1) and "verdict" not in info
     assert info["stability"]["own"] >= info["stability"]["kmeans"] and info["stability"]["resamples"] == 5
+    _, info = fitted(KMeans(k=4, restarts=1, resamples=3, truth="class"), [table], tmp_path / "plain")
+    assert info["remarks"] == [] and info["stability"]["own"] == info["stability"]["kmeans"]
     with pytest.raises(UserMistake, match=r"ingest\.keep"):
         fitted(Diffused(k=4, truth="kind"), [table], tmp_path / "none")
 
