@@ -58,7 +58,7 @@ METHODS: dict[str, Clustering] = {
 }
 ABLATION: dict[str, Clustering] = {
     "default": Diffused(),
-    "no diffusion (k-means, as many starts)": KMeans(restarts=10),
+    "no diffusion (k-means, 10 starts)": KMeans(restarts=10),
     "one step": Diffused(steps=1),
     "four steps": Diffused(steps=4),
     "15 neighbours": Diffused(nearest=15),

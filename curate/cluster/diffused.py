@@ -1,7 +1,7 @@
 """Clusters by k-means on diffused vectors: every row first becomes what a short walk on the neighbour graph expects to meet.
 
-The default. On four labelled sets it was the only method that found the known classes better than k-means on the plain
-vectors on each of them (benchmarks/results/cluster_quality.md); formulas in algorithms/smoothing.py.
+The default. On four labelled sets it was the only method that found the known classes at least as well as k-means on the
+plain vectors on each of them (benchmarks/results/cluster_quality.md); formulas in algorithms/smoothing.py.
 """
 
 from __future__ import annotations
