@@ -1,4 +1,4 @@
-"""Separate parts of a kNN graph joined by the shortest edges between them, and the spanning tree of the rows.
+"""Separate parts of a kNN graph joined by the shortest edges between them.
 
 The kNN graph need not be connected, and a minimum spanning tree (Kruskal 1956) of it then is a forest. The edges
 that are missing are those of the spanning tree of the components, under the distance of their closest rows.
@@ -74,21 +74,6 @@ def bridge(graph: Any, vectors: np.ndarray, scales: np.ndarray) -> Any:
     weights = diffusion.kernel(lengths, wide[rows], wide[columns])
     added = coo_array((np.r_[weights, weights], (np.r_[rows, columns], np.r_[columns, rows])), shape=graph.shape)
     return graph.maximum(added.tocsr()).tocsr()
-
-
-def spanning_tree(distances: np.ndarray, indices: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rows int64, columns int64, lengths float64) of n - 1 edges by length: the heights at which single linkage merges.
-
-    distances, indices   (n, k) nearest others of each row;  vectors (n, d) unit float32
-
-    Exact within the kNN graph and its bridges, so never shorter than the true tree.
-    """
-    tree = _forest(distances, indices)
-    rows, columns, lengths = bridges(diffusion.components(_distance_graph(distances, indices)), vectors)
-    rows, columns = np.r_[tree.coords[0], rows].astype(np.int64), np.r_[tree.coords[1], columns].astype(np.int64)
-    lengths = np.r_[tree.data - 1.0, lengths]
-    order = np.lexsort((columns, rows, lengths))
-    return rows[order], columns[order], lengths[order]
 
 
 def _distance_graph(distances: np.ndarray, indices: np.ndarray) -> Any:

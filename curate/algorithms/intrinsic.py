@@ -28,24 +28,6 @@ def two_nn(distances: np.ndarray, dropped: float = 0.1) -> float:
     return float((x * y).sum() / (x * x).sum())
 
 
-def mle(distances: np.ndarray, lowest: int = 5) -> float:
-    """Maximum likelihood intrinsic dimension (Levina and Bickel 2004), the mean over rows and over k = lowest to the last column.
-
-    `distances` (n, k), nearest first, from each row to its nearest other rows; rows with an exact copy are left out.
-    NaN where no row is left or all distances of a row are equal.
-    """
-    distances = np.asarray(distances, np.float64)
-    if distances.ndim != 2 or not 3 <= lowest <= distances.shape[1]:
-        raise ValueError(f"distances are {distances.shape}: give at least {max(lowest, 3)} nearest others of each row")
-    logs = np.log(distances[distances[:, 0] > 0])
-    if not len(logs):
-        return float("nan")
-    with np.errstate(divide="ignore"):
-        by_k = [1 / (logs[:, k - 1, None] - logs[:, : k - 1]).mean(axis=1) for k in range(lowest, logs.shape[1] + 1)]
-    found = float(np.mean(by_k))
-    return found if np.isfinite(found) else float("nan")
-
-
 def isoscore(covariance: np.ndarray) -> float:
     """IsoScore (Rudman et al. 2022, "IsoScore: Measuring the Uniformity of Embedding Space Utilization").
 

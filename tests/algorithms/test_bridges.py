@@ -48,29 +48,6 @@ def test_a_connected_graph_is_left_as_it_is():
     assert bridges.bridge(graph, rows, diffusion.scales(distances)) is graph
 
 
-def test_spanning_tree_of_a_few_hundred_rows_is_the_exact_one():
-    rows, _ = clumps(2, 8, 40)
-    a, b, lengths = bridges.spanning_tree(*nearest_others(rows, 15), rows)
-    assert len(lengths) == len(rows) - 1 and (np.diff(lengths) >= 0).all()
-    assert lengths == pytest.approx(exact_tree(rows), abs=1e-6)
-    assert np.allclose(np.linalg.norm(rows[a].astype(float) - rows[b], axis=1), lengths, atol=1e-6)
-
-
-def test_spanning_tree_of_thin_lists_is_at_most_a_little_longer():
-    rows = unit_rows(np.random.default_rng(3).normal(size=(500, 10)))[0]
-    lengths = bridges.spanning_tree(*nearest_others(rows, 4), rows)[2]
-    exact = exact_tree(rows)
-    assert exact.sum() - 1e-6 <= lengths.sum() < 1.01 * exact.sum()
-
-
-def test_copies_and_single_rows():
-    rows = np.repeat(unit_rows(np.eye(3))[0], 10, axis=0)
-    lengths = bridges.spanning_tree(*nearest_others(rows, 4), rows)[2]
-    assert lengths == pytest.approx([0.0] * 27 + [np.sqrt(2)] * 2)
-    alone = bridges.spanning_tree(np.empty((1, 0), np.float32), np.empty((1, 0), np.int64), rows[:1])
-    assert [len(part) for part in alone] == [0, 0, 0]
-
-
 def test_many_parts_and_large_parts_are_joined_approximately(monkeypatch):
     rows, truth = clumps(4, 60, 10)
     exact = bridges.bridges(truth, rows)[2].sum()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from curate.algorithms.intrinsic import isoscore, mle, two_nn
+from curate.algorithms.intrinsic import isoscore, two_nn
 
 
 def neighbours(rows: np.ndarray, k: int) -> np.ndarray:
@@ -20,7 +20,6 @@ def sheet(d: int, wide: int = 12, n: int = 1500) -> np.ndarray:
 def test_a_sheet_has_the_dimension_it_was_made_with_whatever_space_it_lies_in(d):
     found = neighbours(sheet(d), 20)
     assert two_nn(found[:, :2]) == pytest.approx(d, rel=0.15)
-    assert mle(found) == pytest.approx(d, rel=0.2)
 
 
 def test_copies_do_not_break_the_estimate():
@@ -37,8 +36,6 @@ def test_where_distances_say_nothing_the_dimension_is_nan(distances):
 def test_wrong_shapes_are_named():
     with pytest.raises(ValueError, match=r"\(n, 2\)"):
         two_nn(np.ones((5, 3)))
-    with pytest.raises(ValueError, match="at least 5"):
-        mle(np.ones((5, 2)))
 
 
 def test_isoscore_is_one_for_a_ball_zero_for_a_line_and_about_the_share_of_axes_in_use():
