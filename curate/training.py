@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from curate import models
+from curate.algorithms.batches import length_batches
+from curate.errors import UserMistake
 
 
 def fit_logistic(features: Any, positive: np.ndarray, strength: float = 1.0) -> tuple[np.ndarray, float]:
@@ -29,3 +35,138 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
     ranks = rankdata(scores)
     n, m = int(positive.sum()), int((~positive).sum())
     return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
+
+
+class Tuning(BaseModel):
+    """Settings of a supervised fine-tuning on responses.
+
+    method         full: every weight; lora: low-rank adapters on all linear maps of the layers (Hu et al. 2021, arXiv 2106.09685)
+    learning_rate  peak; rises over the first `warmup` of the steps, then falls along a half cosine to 0
+    batch_rows     rows per step; rows of like length are put together, which saves padding
+    clip           largest norm of the gradient
+    max_tokens     a longer row loses its beginning
+
+    Weights and optimizer are float32 always; on hardware that is faster in bfloat16 the products are (autocast).
+    Training in float16 is what lets published "whole pool" baselines collapse (docs/methods/recovery.md).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    method: Literal["full", "lora"] = "full"
+    learning_rate: float = Field(default=1e-4, gt=0)
+    warmup: float = Field(default=0.1, ge=0, le=1)
+    batch_rows: int = Field(default=4, ge=1)
+    clip: float = Field(default=1.0, gt=0)
+    epochs: int = Field(default=1, ge=1)
+    max_tokens: int = Field(default=256, ge=16)
+    template: models.Template = "chat"
+    lora_rank: int = Field(default=8, ge=1)
+    lora_alpha: int = Field(default=16, ge=1)
+
+
+def tune(
+    model: Any, rows: Sequence[models.Encoded], settings: Tuning, seed: int, tick: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """Fine-tune `model` in place on the scored tokens of `rows`; the loss of each step, float64 (steps,), nats per token.
+
+    The order of rows follows from `seed`. `tick(step, steps)` is called after each step.
+    """
+    import torch
+
+    if not rows:
+        raise UserMistake("there is no row with a response to train on: choose more rows")
+    with torch.random.fork_rng(devices=[models.device()] if models.device() == "cuda" else []):
+        torch.manual_seed(seed)
+        weights = _trainable(model, settings)
+        optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0, fused=True)
+        rng = np.random.default_rng(seed)
+        batches = [
+            batch for _ in range(settings.epochs) for batch in shuffled_batches([len(row.ids) for row in rows], settings.batch_rows, rng)
+        ]
+        model.train()
+        losses = np.zeros(len(batches))
+        for step, batch in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * schedule(step, len(batches), settings.warmup)
+            loss = _response_loss(model, [rows[i] for i in batch])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(weights, settings.clip, foreach=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses[step] = float(loss.detach())
+            if not np.isfinite(losses[step]):
+                raise UserMistake(f"training diverged at step {step + 1} of {len(batches)}: set a smaller learning rate")
+            if tick:
+                tick(step + 1, len(batches))
+    model.eval().requires_grad_(False)
+    return losses
+
+
+def shuffled_batches(lengths: Sequence[int], size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Every index once, in batches of `size` rows of like length: sorted inside windows of 16 shuffled batches, then shuffled."""
+    order = rng.permutation(len(lengths))
+    batches = []
+    for first in range(0, len(order), 16 * size):
+        window = order[first : first + 16 * size]
+        window = window[np.argsort(np.asarray(lengths)[window], kind="stable")]
+        batches += [window[i : i + size] for i in range(0, len(window), size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak learning rate at `step` of `steps`: linear rise, half cosine to 0."""
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + float(np.cos(np.pi * (step - rise) / max(1, steps - rise))))
+
+
+def response_losses(model: Any, rows: Sequence[models.Encoded], batch_tokens: int = 2048) -> np.ndarray:
+    """Mean negative log-likelihood of each row's scored tokens, float64 (rows,), nats per token; NaN where there is none."""
+    import torch
+
+    found = np.full(len(rows), np.nan)
+    scored = [i for i, row in enumerate(rows) if row.scored.any()]
+    for batch in length_batches([len(rows[i].ids) for i in scored], batch_tokens):
+        picked = [scored[i] for i in batch]
+        part = models.collate([rows[i] for i in picked])
+        with torch.inference_mode(), _autocast():
+            states = models.hidden_states(model, part.inputs)[part.rows, part.columns]
+            # 512 positions of logits at a time
+            losses = torch.cat([
+                torch.nn.functional.cross_entropy(model.get_output_embeddings()(states[i : i + 512]).float(), part.targets[i : i + 512], reduction="none")
+                for i in range(0, len(states), 512)
+            ])  # fmt: skip
+        places = part.rows.cpu().numpy()
+        found[picked] = np.bincount(places, losses.double().cpu().numpy(), len(picked)) / np.bincount(places, minlength=len(picked))
+    return found
+
+
+def _response_loss(model: Any, rows: list[models.Encoded]) -> Any:
+    """Mean loss over the scored tokens of a batch; the head is applied at these alone."""
+    import torch
+
+    batch = models.collate(rows)
+    with _autocast():
+        states = models.hidden_states(model, batch.inputs)[batch.rows, batch.columns]
+        return torch.nn.functional.cross_entropy(model.get_output_embeddings()(states).float(), batch.targets)
+
+
+def _autocast() -> Any:
+    import torch
+
+    return torch.autocast(models.device(), torch.bfloat16, enabled=models.dtype() == "bfloat16")
+
+
+def _trainable(model: Any, settings: Tuning) -> list[Any]:
+    if settings.method == "full":
+        model.requires_grad_(True)
+    else:
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ImportError:
+            raise UserMistake("method lora needs peft: pip install 'curate[lora]'") from None
+        config = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules="all-linear", bias="none")
+        inject_adapter_in_model(config, model.base_model)
+        for name, weight in model.named_parameters():
+            weight.requires_grad_("lora_" in name)
+    return [weight for weight in model.parameters() if weight.requires_grad]

@@ -9,6 +9,27 @@ from __future__ import annotations
 
 import numpy as np
 
+ALLOCATIONS = ("size", "uniform", "mean", "size_mean", "sqrt_size_mean")
+
+
+def group_weights(allocation: str, held: np.ndarray, mean: np.ndarray | None = None, gain: np.ndarray | None = None) -> np.ndarray:
+    """Weights, float64 (K,) >= 0, by which groups share a budget.
+
+    held   (K,) what each group holds, in the unit of the budget
+    mean   (K,) mean of a score over its rows; below 0 counts as 0
+    gain   (K,) what a token spent there is worth (from pilots or gradients); below 0 counts as 0; None: the same everywhere
+
+    size            held                    uniform         1: stratified
+    mean            mean: PASER (eq. 6)     size_mean       held * mean: the sum of the score
+    sqrt_size_mean  sqrt(held) * mean       each multiplied by the gain where there is one
+    """
+    held = np.asarray(held, np.float64)
+    mean = np.zeros_like(held) if mean is None else np.maximum(np.asarray(mean, np.float64), 0.0)
+    by = {"size": held, "uniform": np.ones_like(held), "mean": mean, "size_mean": held * mean, "sqrt_size_mean": np.sqrt(held) * mean}
+    if allocation not in by:
+        raise ValueError(f"allocation is {allocation!r}: give one of {', '.join(ALLOCATIONS)}")
+    return by[allocation] if gain is None else by[allocation] * np.maximum(np.asarray(gain, np.float64), 0.0)
+
 
 def water_fill(weights: np.ndarray, caps: np.ndarray, budget: float) -> np.ndarray:
     """Budgets, float64 (K,), in the unit of `caps` and `budget` (tokens, rows); sum = min(budget, sum(caps)).

@@ -86,7 +86,7 @@ class Near(Stage):
 
     libraries = ("rensa", "numpy")
     verdict_kind: ClassVar[str] = "duplicate"
-    hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine"})
+    hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "drop"})
 
     def reads(self) -> tuple[str, ...]:
         return ("shard", "row_id", "source", "file", "line", self.view, *((self.age,) if self.age else ()))

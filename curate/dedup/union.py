@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from curate.dedup.near import Near
 
 
@@ -13,5 +11,3 @@ class Union(Near):
     A generated row never evicts a raw row, nor is it held against its own source or its siblings
     (an antidote differs from its source in a word, by design).
     """
-
-    hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "drop"})

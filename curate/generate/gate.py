@@ -12,10 +12,12 @@ In the order in which the first failure becomes the verdict:
     length_ratio         characters of output per character of source outside the band (RePro holds this to 1.25)
     too_similar          share of its word 5-grams that stand in the source above the ceiling: a copy
     not_similar          cosine of the sets of character 5-grams to the source below the floor: about something else
+    disagrees_with_answer  a new response that does not agree with the old one (`agreement`; without it nothing is dropped)
 
 A new text is compared with its source. A new response is compared with the old response in language and length, and
 with prompt and old response in similarity; it may quote its prompt, so it is never a copy. A phrase or a marker that
-the source itself carries proves nothing and is let pass. Nothing here checks facts.
+the source itself carries proves nothing and is let pass. Nothing here checks facts, except that a self-distilled answer
+(Yang et al. 2024, arXiv 2402.13669) can be held to the given one; a source whose new answer is dropped stays as it is.
 
 Antidote rows change a word or two of their source by design: of them only emptiness is judged here.
 """
@@ -56,6 +58,13 @@ _PHRASES = re.compile(
     re.IGNORECASE,
 )
 
+# What a given answer marks as its result, and what is no part of an answer's content.
+_NUMBER = re.compile(r"(?<!\w)-?\d[\d,]*(?:\.\d+)?")
+_RESULT = re.compile(rf"(?:####|\\boxed\{{|\banswer(?: is|:))\s*\$?\s*({_NUMBER.pattern})", re.IGNORECASE)
+_COMMAS = re.compile(r"(?<=\d),(?=\d{3}\b)")
+_ARTICLES = {"a", "an", "the"}
+_SHORT_ANSWER = 5
+
 
 class Gate(Stage):
     """Refuses generated rows that are empty, cut off, copied, off the subject or about the task itself.
@@ -72,6 +81,8 @@ class Gate(Stage):
     copy_max                5-gram containment of a new text
     similarity_min          of a new text to its source
     answer_similarity_min   of a new response to prompt and old response; judged from `answer_length_from` characters on
+    agreement               least agreement of a new response with the old one (below: `agreement`); None: not asked for.
+                            1 keeps only equal answers, of long ones as well; 0.3 asks of them for common ground
     language_words          fewer words are not judged; `language_sure`: probability that both need
     prompts                 folder of the prompt files, for `prompt_leak` (default: the shipped ones)
     """
@@ -85,6 +96,7 @@ class Gate(Stage):
     copy_max: float = Field(0.85, gt=0, le=1)
     similarity_min: float = Field(0.25, ge=0, lt=1)
     answer_similarity_min: float = Field(0.02, ge=0, lt=1)
+    agreement: float | None = Field(None, gt=0, le=1)
     language_words: int = Field(8, ge=1)
     language_sure: float = Field(0.9, gt=0, lt=1)
     prompts: str | None = None
@@ -99,6 +111,7 @@ class Gate(Stage):
                 ("gate_similarity", pa.float32()),
                 ("gate_copy", pa.float32()),
                 ("gate_language", pa.string()),
+                ("gate_agreement", pa.float32()),
                 ("verdict", VERDICT),
             ]
         )
@@ -128,7 +141,7 @@ class Gate(Stage):
         self, row: dict[str, Any], new: str, old: str, about: str, near: float, leaked: set[str], language: Callable[[str], str | None]
     ) -> dict[str, Any]:
         """The columns of one row, and its first failure as (rule, value, threshold)."""
-        names = ("gate_length_ratio", "gate_similarity", "gate_copy", "gate_language", "failed")
+        names = ("gate_length_ratio", "gate_similarity", "gate_copy", "gate_language", "gate_agreement", "failed")
         found: dict[str, Any] = dict.fromkeys(names)
         finish = (row["generator"] or "").rpartition(" ")[2]
         if row["origin"] == "rewrite" and finish.startswith("refused_"):
@@ -143,7 +156,8 @@ class Gate(Stage):
         ratio = round(len(new) / len(old), 4) if old.strip() else 1.0
         near, copied = round(near, 4), round(containment(new, about), 4)
         lang, was = language(new), language(old) or language(about)
-        found.update(zip(names, (ratio if old.strip() else None, near, copied, lang), strict=False))
+        agreed = round(agreement(new, old), 4) if is_answer and old.strip() else None
+        found.update(zip(names, (ratio if old.strip() else None, near, copied, lang, agreed), strict=False))
         long_enough = not is_answer or len(new) >= self.answer_length_from
         judge_length = old.strip() and (not is_answer or min(len(new), len(old)) >= self.answer_length_from)
         if finish == "length":
@@ -162,6 +176,8 @@ class Gate(Stage):
             found["failed"] = ("too_similar", copied, self.copy_max)
         elif long_enough and near < floor:
             found["failed"] = ("not_similar", near, floor)
+        elif self.agreement is not None and agreed is not None and agreed < self.agreement:
+            found["failed"] = ("disagrees_with_answer", agreed, self.agreement)
         return found
 
 
@@ -195,6 +211,40 @@ def containment(new: str, source: str, words: int = _COPY_WORDS) -> float:
     """Share of the distinct word n-grams of `new` that stand in `source`; a text of fewer words is one n-gram."""
     mine = _runs(new, min(words, max(len(_words(new)), 1)))
     return len(mine & _runs(source, min(words, max(len(_words(new)), 1)))) / len(mine) if mine else 0.0
+
+
+def agreement(new: str, given: str) -> float:
+    """How far a new answer agrees with a given one, in [0, 1].
+
+    A given answer that marks its result ("#### 18", "\\boxed{18}", "the answer is 18"): 1 where the last number of the new
+    one is that number, else 0. One of up to five words: 1 where it stands in the new one (case, punctuation, articles and
+    thousands commas aside), else 0. Any other: ROUGE-L F1 (Lin 2004), on words.
+    """
+    if results := _RESULT.findall(given):
+        numbers = _NUMBER.findall(new)
+        return float(bool(numbers) and _value(numbers[-1]) == _value(results[-1]))
+    mine, theirs = ([word for word in _words(_COMMAS.sub("", text)) if word not in _ARTICLES] for text in (new, given))
+    if not theirs:  # symbols, or an article alone
+        return float(given.strip().lower() in new.lower())
+    if len(theirs) <= _SHORT_ANSWER:
+        return float(f" {' '.join(theirs)} " in f" {' '.join(mine)} ")
+    return 2 * common_subsequence(mine, theirs) / (len(mine) + len(theirs))
+
+
+def _value(number: str) -> float:
+    return float(number.replace(",", ""))
+
+
+def common_subsequence(left: list[str], right: list[str]) -> int:
+    """Length of the longest common subsequence, by Hyyrö's bit vectors (2004): a step per word of `right`."""
+    places: dict[str, int] = {}
+    for place, word in enumerate(left):
+        places[word] = places.get(word, 0) | 1 << place
+    row = mask = (1 << len(left)) - 1
+    for word in right:
+        hits = row & places.get(word, 0)
+        row = (row + hits | row - hits) & mask
+    return len(left) - row.bit_count()
 
 
 def language_of(words: int, sure: float) -> Callable[[str], str | None]:

@@ -1,10 +1,13 @@
 """New rows from a language model: a better text for a document, or the model's own answer to a prompt.
 
     guided_rewrite   a plain document, edited under guidance (REWIRE, Nguyen et al. 2025, arXiv 2506.04689)
-    self_answer      the original model answers the prompt itself (self-distillation, Yang et al. 2024, arXiv 2402.13669)
+    self_answer      the original model answers the prompt itself (Kim and Rush 2016, arXiv 1606.07947)
+    self_distill     it sees the given answer and says the same in its own words (self-distillation, Yang et al. 2024,
+                     arXiv 2402.13669; for pruned models Thangarasa et al. 2024, arXiv 2410.09982)
 
 A task is a prompt file. {text} in it makes new texts for rows without a prompt; {prompt} makes new responses for rows
-with one, in a chat after the turns that came before. Add a file in a folder of yours and name both in the recipe.
+with one, in a chat after the turns that came before; {response} beside it shows the given one. Add a file in a folder
+of yours and name both in the recipe.
 
 A row that the model refused, or answered with nothing, still becomes a row with an empty text: `gate.py` drops it with
 its reason, so that no source is lost without a trace.
@@ -37,7 +40,8 @@ class Rewrite(Stage):
     task, prompts       name of a prompt file, and the folder it is in (default: the shipped ones)
     when, share         which rows; `share` of them, drawn by a hash of (seed, row_id)
     temperature         0: greedy
-    max_source_tokens   a longer document or prompt is left out (for an endpoint, four bytes count as a token)
+    max_source_tokens   what is longer is left out: document, or prompt with the answer where that is shown (for an endpoint,
+                        four bytes count as a token)
     cache               folder of stored responses; a run sets it
     """
 
@@ -106,12 +110,17 @@ class Rewrite(Stage):
         if turns is None:
             counts["turns_not_alternating"] += 1
             return None
+        answer = neutralise(row["response"] or "", backend.special_tokens) if prompt.shows_response else ""
+        if prompt.shows_response and not answer.strip():
+            counts["no_answer_to_show"] += 1
+            return None
         shown = [{"role": turn["role"], "content": neutralise(turn["content"], backend.special_tokens)} for turn in turns]
-        if sum(backend.tokens(turn["content"]) for turn in shown) > self.max_source_tokens:
+        if sum(map(backend.tokens, [answer, *(turn["content"] for turn in shown)])) > self.max_source_tokens:
             counts["source_too_long"] += 1
             return None
         document = shown[-1]["content"]
-        shown[-1]["content"] = prompt.fill(document, fence_for(self.seed, row["row_id"], document))
+        fence = fence_for(self.seed, row["row_id"], document + answer)
+        shown[-1]["content"] = prompt.fill(document, fence, answer)
         seed = int.from_bytes(hashlib.sha256(f"{self.seed}:{row['row_id']}".encode()).digest()[:4]) >> 1
         return Request(row["row_id"], tuple(shown), prompt.digest, seed)
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from curate.dataset import column_types, read_columns
 from curate.ledger import Ledger, fates, is_generated
+from curate.recover.outcome import ARMS, published_version, verdict
 from curate.report import geometry, names, page
 from curate.report.rules import meaning
 from curate.store import digest, read_json, write_json, write_text
@@ -33,7 +34,12 @@ def write_report(ledger: Ledger) -> Path:
     version = read_json(ledger.folder / "versions" / f"{(ledger.folder / 'dataset').resolve().name}.json") or {}
     counts = {key: value for key, value in ledger.facts.items() if key not in ("seconds", "steps")}
     state = digest(
-        [version.get("fingerprint"), counts, [Path(file).stat().st_mtime_ns for file in (page.__file__, geometry.__file__, __file__)]]
+        [
+            version.get("fingerprint"),
+            counts,
+            _recovery(ledger),
+            [Path(file).stat().st_mtime_ns for file in (page.__file__, geometry.__file__, __file__)],
+        ]
     )
     target = folder / "index.html"
     if not target.exists() or read_json(folder / "state.json") != state:
@@ -128,9 +134,27 @@ def gather(ledger: Ledger) -> page.Facts:
         samples=tuple(_samples(found, by)),
         generated=tuple(_some_pairs(found.pairs)),
         filter_measures=tuple(_filter_measures(ledger)),
+        recovery=_recovery(ledger),
         identities=tuple(_identities(ledger)),
         recipe=recipe,
     )
+
+
+def _recovery(ledger: Ledger) -> page.Recovery | None:
+    """What `curate recover` wrote, if it was about the rows that are published now."""
+    summary = read_json(ledger.folder / "recovery" / "summary.json")
+    if summary is None or summary["dataset"] != published_version(ledger.folder):
+        return None
+    arms = tuple(
+        page.Arm(
+            name, about, facts["seeds"], facts["rows"], facts["response_tokens"], facts["loss"], facts["divergence"],
+            tuple(facts["recovered"]) if "recovered" in facts else None,
+        )
+        for name, about in ARMS.items() if (facts := summary["arms"].get(name))
+    )  # fmt: skip
+    groups = tuple((name, tuple(summary["groups"][arm.name][name] for arm in arms)) for name in summary["groups"][arms[0].name])
+    said = tuple((verdict(control, found), found["interval"][1] >= 0) for control, found in summary["differences"].items())
+    return page.Recovery(arms, said, groups, summary["unit"])
 
 
 def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:

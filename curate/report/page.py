@@ -228,6 +228,35 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Arm:
+    """One arm of the recovery experiment. `recovered`: fraction of the damage that was repaired, with its 95 % interval."""
+
+    name: str
+    about: str
+    seeds: int
+    rows: float
+    response_tokens: float
+    loss: float
+    divergence: float | None = None
+    recovered: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What `curate recover` found. `said`: a sentence for each control, and whether the selection lost to it or was not told apart."""
+
+    arms: tuple[Arm, ...]
+    said: tuple[tuple[str, bool], ...]
+    groups: tuple[tuple[str, tuple[float, ...]], ...]  # group of test rows -> loss by arm, in the order of `arms`
+    unit: str
+
+    def range(self) -> tuple[float, float]:
+        """Ends of the axis of recovered fractions: 0 to 1, or as far as the fractions and finite intervals go."""
+        marks = [mark for arm in self.arms if arm.recovered for mark in arm.recovered if -2 < mark < 3]
+        return min([0.0, *marks]), max([1.0, *marks])
+
+
+@dataclass(frozen=True)
 class Identity:
     """Something that the result depends on and how it is known: a model and its hash, a library and its version, a seed."""
 
@@ -265,6 +294,7 @@ class Facts:
     samples: tuple[Sample, ...] = ()
     generated: tuple[Pair, ...] = ()
     filter_measures: tuple[Measure, ...] = ()
+    recovery: Recovery | None = None
     identities: tuple[Identity, ...] = ()
     recipe: str = ""
 

@@ -94,6 +94,24 @@ def band(value: float, interval: tuple[float, float], random: float, random_inte
     return Markup(f'<svg class="band" viewBox="0 0 {width} {height}" role="img">{title}{"".join(drawn)}</svg>')
 
 
+def whisker(value: float, interval: tuple[float, float], low: float, high: float, kind: str) -> Markup:
+    """A dot with its interval on an axis from `low` to `high` that a whole column of such pictures shares; 0 and 1 are ticks."""
+    width, height, margin = 260, 26, 8
+
+    def x(mark: float) -> float:
+        return margin + (width - 2 * margin) * (min(max(mark, low), high) - low) / ((high - low) or 1)
+
+    middle = height / 2
+    drawn = [
+        f'<path class="grid" d="M0 {middle}H{width}"/>',
+        *(f'<path class="axis" d="M{_at(x(tick))} 5V{height - 5}"/>' for tick in (0.0, 1.0) if low <= tick <= high),
+        f'<path class="whisker" d="M{_at(x(interval[0]))} {middle}H{_at(x(interval[1]))}"/>',
+        f'<circle class="{kind}" cx="{_at(x(value))}" cy="{middle}" r="5"/>',
+    ]
+    title = f"<title>{number(value)} ({number(interval[0])} to {number(interval[1])})</title>"
+    return Markup(f'<svg class="band" viewBox="0 0 {width} {height}" role="img">{title}{"".join(drawn)}</svg>')
+
+
 RIVER = 300  # width of the river's drawing, in its own units; its height per step is 100
 
 

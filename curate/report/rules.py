@@ -20,6 +20,10 @@ RULES = {
     "length_ratio": "much shorter or longer than its source",
     "too_similar": "a copy of its source",
     "not_similar": "about something else than its source",
+    "disagrees_with_answer": "the model's answer does not agree with the given one",
+    "conflicts_with_concepts": "joins concepts that no chosen row joins",
+    "contradicts": "another answer to nearly the same prompt",
+    "not_drawn": "not drawn as a random row of a chosen one's length",
 }
 # Column names that a bound's rule ends in keep their own name: "below_filter_percentile".
 PREFIXES = {

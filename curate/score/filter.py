@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curate import models, training
 from curate.errors import UserMistake
+from curate.score._texts import existing, read_texts
 from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction
 
 HELD_OUT = 5  # one row in five is not trained on
@@ -81,7 +81,9 @@ class Filter(Stage):
         return pa.schema([("filter_score", pa.float32()), ("filter_percentile", pa.float32())])
 
     def identity(self) -> dict[str, Any]:
-        return {"trusted": models.file_digest(_existing(self.trusted.path)) if self.trusted.path else self.trusted.where}
+        return {
+            "trusted": models.file_digest(existing(self.trusted.path, "filter: trusted.path")) if self.trusted.path else self.trusted.where
+        }
 
     def resources(self) -> Resources:
         return Resources(memory=768 << 20)
@@ -137,7 +139,7 @@ class Filter(Stage):
     def _examples(self, inputs: Inputs) -> tuple[list[str], list[str]]:
         """Trusted texts in their order, and the pool texts with the smallest draws: both without repeats, none in common."""
         if self.trusted.path:
-            trusted = dict.fromkeys(_read_texts(_existing(self.trusted.path)))
+            trusted = dict.fromkeys(read_texts(self.trusted.path, "filter: trusted.path"))
         else:
             trusted = dict.fromkeys(text for table, mask in self._marked(inputs) for text in _picked(table, mask))
         if not trusted:
@@ -201,24 +203,3 @@ def _picked(table: pa.Table, mask: np.ndarray) -> list[str]:
 def _draw(seed: int, purpose: str, text: str) -> int:
     """64 pseudo-random bits that follow from the text: the same however the corpus is cut or ordered."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, salt=seed.to_bytes(8, "little"), person=purpose.encode()).digest())
-
-
-def _existing(path: str) -> Path:
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserMistake(f"filter: trusted.path {file} does not exist: give a .jsonl, .parquet or .txt file")
-    return file
-
-
-def _read_texts(file: Path) -> list[str]:
-    if file.suffix == ".txt":
-        texts = file.read_text().splitlines()
-    elif file.suffix == ".jsonl":
-        texts = [json.loads(line).get("text") for line in file.read_text().splitlines() if line.strip()]
-    elif file.suffix == ".parquet" and "text" in pq.read_schema(file).names:
-        texts = pq.read_table(file, columns=["text"]).column("text").to_pylist()
-    else:
-        raise UserMistake(f"filter: {file} is not a .txt, nor a .jsonl or .parquet file with a column `text`: convert it")
-    if not all(isinstance(text, str) for text in texts):
-        raise UserMistake(f"filter: some rows of {file} have no string in `text`: remove them")
-    return [text for text in texts if text.strip()]

@@ -1,27 +1,29 @@
 """Spend a budget: thresholds first, then the best rows of every group until its share is used up.
 
-Groups (clusters, as a rule) get shares by `share_by`, in tokens, capped by what they hold; what a capped
-group cannot use is poured over the others (water-filling). With `share_by` a degradation column this is the
-capability budget of PASER (arXiv 2502.12594, eq. 6): n_k = B * d_k / sum(d), d_k the
-mean over the group's rows.
+Groups (clusters, as a rule) get shares in the unit of the budget, capped by what they hold; what a capped group cannot
+use is poured over the others (water-filling). `allocation: mean` with `share_by` a degradation column is the capability
+budget of PASER (arXiv 2502.12594, eq. 6): n_k = B * d_k / sum(d), d_k the mean over the group's rows. Stratified random
+is `allocation: uniform` without `by`.
+
+`conflicts` adds PASER's filter: see `algorithms/concepts.py` for what it does and does not catch.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from curate.errors import UserMistake
 from curate.select.sample import draws
-from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdict_column, verdicts, write_decision
+from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdict_column, write_decision
 
-SLACK = 1e-9  # of sums of whole tokens
 PRECISION = 6  # scores are compared after rounding: last-bit noise must not move a row
 
 
@@ -43,10 +45,22 @@ class Budget(Stage):
         None, description="how much to keep: a number of `unit`, or a share below 1 of what there is; None: all"
     )
     unit: Literal["rows", "tokens", "response_tokens"] = "rows"
-    by: str | None = Field(None, description="score column, best first; None: a fixed random draw")
+    by: str | None = Field(None, description="score column, best first, rows without a score last; None: a fixed random draw")
     order: Literal["highest", "lowest"] = "highest"
     groups: str | None = Field(None, description="column whose values share the budget, for example cluster")
-    share_by: str | None = Field(None, description="column whose mean over a group's rows is its weight; None: by size")
+    allocation: Literal["size", "uniform", "mean", "size_mean", "sqrt_size_mean"] | None = Field(
+        None, description="weight of a group: what it holds; equal; the mean of `share_by`; products. None: mean with `share_by`, else size"
+    )
+    share_by: str | None = Field(
+        None, description="column for the mean, over a group's raw rows that have a value; none has: 0; below 0: 0"
+    )
+    gain_by: str | None = Field(
+        None, description="column whose mean, taken in the same way, multiplies the weight: what spending there is worth"
+    )
+    conflicts: Literal["none", "concepts", "concepts_any_order"] = Field(
+        "none",
+        description="concepts: PASER's concept consistency graph, by the order of groups and rows; any_order: its order-free variant",
+    )
     generated_max_share: float = Field(0.3, ge=0, le=1, description="largest share of the budget that generated rows may take")
     replaces: tuple[str, ...] = Field((), description="origins whose published rows take the place of their source")
     nominate: bool = Field(False, description="write the column `nominated` instead of verdicts")
@@ -55,10 +69,19 @@ class Budget(Stage):
     libraries = ("numpy",)
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "drop"})
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Budget:
+        if self.allocation and not self.groups:
+            raise ValueError(f"allocation: {self.allocation} shares the budget between groups: name their column, `groups: cluster`")
+        if self.allocation and self.allocation.endswith("mean") and not self.share_by:
+            raise ValueError(f"allocation: {self.allocation} takes the mean of a column: name it, for example `share_by: jsd`")
+        return self
+
     def reads(self) -> tuple[str, ...]:
         cost = (self.unit,) if self.unit != "rows" else ()
-        named = (*self.where, *(name for name in (self.by, self.groups, self.share_by) if name))
-        return tuple(dict.fromkeys(("shard", "row_id", "file", "line", *cost, *named)))
+        text = ("text",) if self.conflicts != "none" else ()
+        named = (*self.where, *(name for name in (self.by, self.groups, self.share_by, self.gain_by) if name))
+        return tuple(dict.fromkeys(("shard", "row_id", "file", "line", *cost, *text, *named)))
 
     def reads_if_present(self) -> tuple[str, ...]:
         return ("origin", "parent_at", *(("nominated",) if not self.nominate else ()))
@@ -67,47 +90,30 @@ class Budget(Stage):
         return pa.schema([("nominated", pa.bool_())] if self.nominate else [("verdict", VERDICT)])
 
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
-        found = []  # shard, verdicts of the bounds, rows within the bounds
+        bounded: dict[str, pa.Array] = {}  # of a shard where a bound is broken
+        pool = _Pool(self)
         for shard, table in inputs.tables():
-            bounded = bound_verdicts(self.where, table)
-            found.append((shard, bounded, table.filter(bounded.is_null())))
-        must_choose = self.budget is not None or self.replaces or any("origin" in free.column_names for _, _, free in found)
-        if not must_choose:  # everything within the bounds
-            for shard, bounded, _ in found:
-                self._decide(folder, shard, bounded)
-            _write_report(folder, {"unit": self.unit, "budget": None, "by": self.by, "groups": []})
-            return
-        rows = [row for shard, _, free in found for row in _rows(self, shard, free)]
-        chosen, report = _spend(self, rows)
-        kept = {row.where for row in chosen}
-        replaced = {row.parent for row in chosen if row.origin in self.replaces and row.parent}
-        left = {row.where: _left_out(row, report, replaced) for row in rows if row.where not in kept}
-        for shard, bounded, free in found:
-            verdict = bounded.to_pylist()
-            here = [index for index, broken in enumerate(verdict) if broken is None]
-            for index, position in zip(here, free["position"].to_pylist(), strict=True):
-                verdict[index] = left.get(f"{shard}:{position}")
-            self._decide(folder, shard, verdicts(verdict))
+            verdict = bound_verdicts(self.where, table)
+            if verdict.null_count < len(verdict):
+                bounded[shard], table = verdict, table.filter(verdict.is_null())
+            pool.add(shard, table)
+        rows = pool.rows()
+        if self.budget is None and not self.replaces and self.conflicts == "none" and not pool.has_generated:  # all within the bounds
+            decided = _Decided.nothing(rows)
+            report: dict[str, Any] = {"unit": self.unit, "budget": None, "by": self.by, "groups": []}
+        else:
+            decided, report = _spend(self, rows)
+        for number, shard in enumerate(rows.shards):
+            verdict = _verdict(self, rows, decided, slice(rows.starts[number], rows.starts[number + 1]))
+            if shard in bounded:
+                broken = np.asarray(bounded[shard].is_valid())
+                place = np.where(broken, np.arange(len(broken)), len(broken) + np.cumsum(~broken) - 1)
+                verdict = pa.concat_arrays([bounded[shard], verdict]).take(pa.array(place))
+            write_decision(folder, shard, pa.table({"nominated": verdict.is_null()} if self.nominate else {"verdict": verdict}))
         _write_report(folder, report)
-
-    def _decide(self, folder: Path, shard: str, verdict: pa.Array) -> None:
-        write_decision(folder, shard, pa.table({"nominated": verdict.is_null()} if self.nominate else {"verdict": verdict}))
 
     def load(self, folder: Path) -> TableFunction:
         return read_decision(folder)
-
-
-@dataclass
-class _Row:
-    where: str  # shard:position
-    cost: float
-    score: float | None
-    group: Any
-    weight: float | None
-    origin: str | None
-    parent: str | None
-    first: bool  # nominated, or generated: spent before the reserve
-    tie: tuple[Any, ...]
 
 
 def bound_verdicts(where: dict[str, Bound], table: pa.Table) -> pa.Array:
@@ -139,129 +145,258 @@ def bound_verdicts(where: dict[str, Bound], table: pa.Table) -> pa.Array:
     return verdict_column(rule, value, threshold)
 
 
-def _rows(stage: Budget, shard: str, table: pa.Table) -> list[_Row]:
-    none = [None] * table.num_rows
+class _Rows(NamedTuple):
+    """Columns of the rows within the bounds, in reading order; n rows, about 100 bytes each, the concepts apart."""
 
-    def column(name: str | None) -> list[Any]:
-        return table[name].to_pylist() if name and name in table.column_names else none
+    shards: list[str]
+    starts: np.ndarray  # int64 (shards + 1,): rows of shard s are starts[s]:starts[s + 1]
+    position: np.ndarray  # int32 (n,): place in the shard
+    row_id: pa.ChunkedArray  # string
+    cost: np.ndarray  # float64 (n,), whole numbers of the unit
+    score: np.ndarray  # float64 (n,), higher is better; NaN: none
+    group: np.ndarray  # int32 (n,), a place in `names`
+    names: list[Any]
+    share: np.ndarray  # float64 (n,) or (0,): `share_by`; NaN: none
+    gain: np.ndarray
+    made: np.ndarray  # bool (n,): generated
+    first: np.ndarray  # bool (n,): nominated or generated, spent before the reserve
+    source: np.ndarray  # int64 (n,): the row whose place this one takes; -1: none
+    order: np.ndarray  # int64 (n,): best first
+    by_id: np.ndarray | None  # int64 (n,): in the order of row_id, file, line; with the concepts
+    concepts: tuple[np.ndarray, np.ndarray] | None  # starts int64 (n + 1,), hashes uint64
 
-    ids = column("row_id")
-    random = draws(ids, stage.seed, "select")
-    columns = (
-        column("position"), column(stage.unit), column(stage.by), column(stage.groups), column(stage.share_by),
-        column("origin"), column("parent_at"), column("nominated"), ids, column("file"), column("line"), random,
-    )  # fmt: skip
-    rows = []
-    for position, cost, score, group, weight, origin, parent, nominated, row_id, file, line, draw in zip(*columns, strict=True):
-        if stage.by is None:
-            score = draw
-        if score is not None:
-            score = round(float(score), PRECISION)
-            score = None if score != score else score if stage.order == "highest" else -score
-        cost = 1.0 if stage.unit == "rows" else float(cost or 0)
-        first = bool(nominated) or origin is not None
-        rows.append(_Row(f"{shard}:{position}", cost, score, group, weight, origin, parent, first, (row_id, file, line)))
-    return rows
+    def at(self, row: int) -> str:
+        number = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return f"{self.shards[number]}:{self.position[row]}"
 
 
-def _spend(stage: Budget, rows: list[_Row]) -> tuple[list[_Row], dict[str, Any]]:
-    """The chosen rows, and what was given to and spent by each group. Spent to within one row."""
-    from curate.algorithms.water_filling import water_fill
+class _Pool:
+    """Gathers `_Rows` shard by shard."""
 
-    there = sum(row.cost for row in rows if row.origin is None)
-    total = sum(row.cost for row in rows)
+    def __init__(self, stage: Budget):
+        self.stage = stage
+        self.shards: list[str] = []
+        self.columns: dict[str, list[Any]] = defaultdict(list)
+        self.codes: dict[str, dict[Hashable, int]] = {"group": {}, "file": {}}
+        self.sources: dict[int, str] = {}  # row -> "shard:position" of the row whose place it takes
+        self.count = 0
+        self.has_generated = False
+
+    def add(self, shard: str, table: pa.Table) -> None:
+        stage, rows = self.stage, table.num_rows
+        self.shards.append(shard)
+        add = {name: values.append for name, values in ((name, self.columns[name]) for name in _GATHERED)}
+        ids = table["row_id"].combine_chunks()
+        score = np.array(draws(ids.to_pylist(), stage.seed, "select")) if stage.by is None else _numbers(table, stage.by)
+        score = np.array([round(value, PRECISION) for value in score.tolist()], np.float64)
+        origin = table["origin"] if "origin" in table.column_names else pa.nulls(rows, pa.string())
+        made = np.asarray(origin.is_valid())
+        nominated = np.asarray(table["nominated"].fill_null(False)) if "nominated" in table.column_names else np.zeros(rows, bool)
+        self.has_generated |= "origin" in table.column_names
+        add["rows"](rows)
+        add["position"](np.asarray(table["position"], np.int32))
+        add["row_id"](ids.cast(pa.string()))
+        add["cost"](np.ones(rows) if stage.unit == "rows" else np.nan_to_num(_numbers(table, stage.unit)))
+        add["score"](score if stage.order == "highest" else -score)
+        add["group"](self._coded("group", table[stage.groups]) if stage.groups else np.zeros(rows, np.int32))
+        add["file"](self._coded("file", table["file"]))
+        add["line"](table["line"].combine_chunks())
+        add["share"](_numbers(table, stage.share_by) if stage.share_by else np.empty(0))
+        add["gain"](_numbers(table, stage.gain_by) if stage.gain_by else np.empty(0))
+        add["made"](made)
+        add["first"](made | nominated)
+        if stage.replaces and made.any():
+            takes = np.flatnonzero(pc.is_in(origin, value_set=pa.array(stage.replaces, pa.string())))
+            parents = table["parent_at"].take(pa.array(takes)).to_pylist()
+            self.sources |= {self.count + int(row): parent for row, parent in zip(takes, parents, strict=True) if parent}
+        if stage.conflicts != "none":
+            from curate.algorithms import concepts
+
+            counts, hashes = concepts.hashed(table["text"].to_pylist())
+            add["concept_counts"](counts)
+            add["concepts"](hashes)
+        self.count += rows
+
+    def _coded(self, what: str, column: pa.ChunkedArray) -> np.ndarray:
+        """Numbers, int32, for values: a value has the same one in every shard."""
+        encoded = column.combine_chunks().dictionary_encode()
+        known = self.codes[what]
+        here = [known.setdefault(value, len(known)) for value in [*encoded.dictionary.to_pylist(), *([None] if encoded.null_count else [])]]
+        return np.array(here, np.int32)[np.asarray(encoded.indices.fill_null(len(here) - 1))] if here else np.empty(0, np.int32)
+
+    def rows(self) -> _Rows:
+        joined = {name: np.concatenate(self.columns[name]) if self.columns[name] else np.empty(0) for name in _ARRAYS}
+        starts = np.concatenate([[0], np.cumsum(self.columns["rows"], dtype=np.int64)]).astype(np.int64)
+        row_id = pa.chunked_array(self.columns["row_id"], pa.string())
+        group, names = _in_order(self.codes["group"], joined["group"])
+        names = names if self.stage.groups else [None] * bool(self.count)
+        score = joined["score"]
+        missing = np.isnan(score)
+        keys = {
+            "later": ~joined["first"].astype(bool), "missing": missing, "score": -np.where(missing, 0.0, score),
+            "row_id": row_id, "file": _in_order(self.codes["file"], joined["file"])[0], "line": pa.chunked_array(self.columns["line"], pa.int64()),
+        }  # fmt: skip
+        concepts, by_id = None, None
+        if self.stage.conflicts != "none":
+            counts = np.concatenate([[0], *self.columns["concept_counts"]]).astype(np.int64)
+            by_id = _sorted({name: keys[name] for name in ("row_id", "file", "line")})
+            concepts = np.cumsum(counts), np.concatenate([np.empty(0, np.uint64), *self.columns["concepts"]])
+        return _Rows(
+            self.shards, starts, joined["position"], row_id, joined["cost"], score, group, names, joined["share"], joined["gain"],
+            joined["made"].astype(bool), joined["first"].astype(bool), self._source(starts, joined["position"]), _sorted(keys), by_id, concepts,
+        )  # fmt: skip
+
+    def _source(self, starts: np.ndarray, position: np.ndarray) -> np.ndarray:
+        """Row numbers of the sources; -1 where the source is not among the rows within the bounds."""
+        source = np.full(self.count, -1, np.int64)
+        number = {shard: index for index, shard in enumerate(self.shards)}
+        for row, at in self.sources.items():
+            shard, _, place = at.rpartition(":")
+            if shard in number:
+                start, end = starts[number[shard] : number[shard] + 2]
+                found = start + int(np.searchsorted(position[start:end], int(place)))
+                if found < end and position[found] == int(place):
+                    source[row] = found
+        return source
+
+
+def _sorted(keys: dict[str, Any]) -> np.ndarray:
+    return np.asarray(pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])).astype(np.int64)
+
+
+_ARRAYS = ("position", "cost", "score", "group", "file", "share", "gain", "made", "first")
+_GATHERED = ("rows", "row_id", "line", "concept_counts", "concepts", *_ARRAYS)
+
+
+def _numbers(table: pa.Table, name: str) -> np.ndarray:
+    """A column as float64, NaN where it is null."""
+    try:
+        return table[name].cast(pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
+    except pa.ArrowException:
+        raise UserMistake(f"select: column '{name}' holds {table[name].type}, not numbers: name a column of scores") from None
+
+
+def _in_order(codes: dict[Hashable, int], values: np.ndarray) -> tuple[np.ndarray, list[Any]]:
+    """Codes renumbered in the order of what they stand for, null last; and that, in order."""
+    names = sorted(codes, key=lambda name: (name is None, str(type(name)), name if name is not None else 0))
+    renumbered = np.empty(max(len(codes), 1), np.int32)
+    renumbered[[codes[name] for name in names]] = np.arange(len(names))
+    return (renumbered[values.astype(np.int32)] if len(codes) else values.astype(np.int32)), names
+
+
+class _Decided(NamedTuple):
+    """What becomes of each row."""
+
+    chosen: np.ndarray  # bool (n,)
+    replaced: np.ndarray  # bool (n,)
+    twin: np.ndarray | None  # int64 (n,): the row it conflicts with; -1: none
+    cut: np.ndarray  # float64 (K,): the lowest score chosen in a group; NaN: none
+
+    @staticmethod
+    def nothing(rows: _Rows) -> _Decided:
+        return _Decided(np.ones(len(rows.cost), bool), np.zeros(len(rows.cost), bool), None, np.full(len(rows.names), np.nan))
+
+
+def _spend(stage: Budget, rows: _Rows) -> tuple[_Decided, dict[str, Any]]:
+    """What becomes of each row, and what was given to and spent by each group."""
+    from curate.algorithms import concepts
+    from curate.algorithms.spending import spend
+    from curate.algorithms.water_filling import group_weights, water_fill
+
+    n, groups = len(rows.cost), len(rows.names)
+    graph, twin = None, None
+    if rows.concepts and stage.conflicts == "concepts":
+        graph, twin = concepts.Graph(*rows.concepts), np.full(n, -1, np.int64)
+    elif rows.concepts and rows.by_id is not None:
+        twin = concepts.unexpected(*rows.concepts, order=rows.by_id)
+    barred = twin >= 0 if twin is not None else np.zeros(n, bool)
+    there, total = float(rows.cost[~rows.made].sum()), float(rows.cost.sum())
     if stage.budget is None:
         budget = total
     else:
         budget = stage.budget * there if isinstance(stage.budget, float) and stage.budget <= 1 else float(stage.budget)
-    groups: dict[Any, list[_Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.group].append(row)
-    names = sorted(groups, key=lambda name: (name is None, str(type(name)), name if name is not None else 0))
-    capacity = np.array([sum(row.cost for row in groups[name]) for name in names], float)
-    weights = np.array([_weight(stage, groups[name]) for name in names], float)
-    weights = weights if weights.sum() > 0 else np.ones(len(names))
-    given = water_fill(weights, capacity, min(budget, total)) if len(names) else np.empty(0)
-
-    def rank(row: _Row) -> tuple[Any, ...]:
-        return (not row.first, row.score is None, -(row.score or 0.0), row.tie)
-
-    chosen: dict[str, _Row] = {}
-    gone: set[str] = set()  # sources whose replacement was chosen
-    generated_room = stage.generated_max_share * budget
-    spent_by_group: dict[Any, float] = defaultdict(float)
-    spent, spent_generated = 0.0, 0.0
-    cut: dict[Any, float | None] = {}
-
-    def may(row: _Row) -> bool:
-        over_dose = row.origin is not None and spent_generated + row.cost > generated_room + SLACK
-        return row.where not in chosen and row.where not in gone and not over_dose
-
-    def take(row: _Row) -> None:
-        nonlocal spent, spent_generated
-        if row.origin in stage.replaces and row.parent:
-            gone.add(row.parent)
-            if (replaced := chosen.pop(row.parent, None)) is not None:
-                spent -= replaced.cost
-                spent_by_group[replaced.group] -= replaced.cost
-        chosen[row.where] = row
-        spent += row.cost
-        spent_generated += row.cost if row.origin is not None else 0.0
-        spent_by_group[row.group] += row.cost
-
-    # A group ends at the first row that does not fit. Going on to smaller ones would fill the last tokens, and would
-    # prefer short rows over better ones.
-    for name, share in zip(names, given, strict=True):
-        for row in sorted(groups[name], key=rank):
-            if may(row):
-                if spent_by_group[name] + row.cost > share + SLACK:
-                    break
-                take(row)
-    # What whole rows leave over goes to the best rows anywhere, again until one does not fit.
-    for row in sorted(rows, key=rank):
-        if may(row):
-            if spent + row.cost > budget + SLACK:
-                break
-            take(row)
-    for name in names:
-        scores = [row.score for row in groups[name] if row.where in chosen and row.score is not None]
-        cut[name] = min(scores) if scores else None
+    held, free = _sums(rows, rows.cost), _sums(rows, np.where(barred, 0.0, rows.cost))
+    mean, gain = (
+        _means(rows, column, name) if name else None for column, name in ((rows.share, stage.share_by), (rows.gain, stage.gain_by))
+    )
+    weights = group_weights(stage.allocation or ("mean" if stage.share_by else "size"), held, mean, gain)
+    remarks = []
+    if groups and not weights.sum() > 0:
+        weights = np.ones(groups)
+        if stage.share_by or stage.gain_by:
+            remarks.append(f"no group has a positive mean of {stage.share_by or stage.gain_by}: all got equal weight")
+    given = water_fill(weights, free, min(budget, float(free.sum()))) if groups else np.empty(0)
+    chosen, refused = spend(
+        rows.order, rows.group, rows.cost, given, budget,
+        barred=barred, made=rows.made, source=rows.source, made_room=stage.generated_max_share * budget, conflicts=graph,
+    )  # fmt: skip
+    if twin is not None:
+        twin[list(refused)] = list(refused.values())
+    replaced = np.zeros(n, bool)
+    replaced[rows.source[chosen & (rows.source >= 0)]] = True
+    cut = np.full(groups, np.inf)
+    scored = chosen & ~np.isnan(rows.score)
+    np.minimum.at(cut, rows.group[scored], rows.score[scored])
+    cut[np.isinf(cut)] = np.nan
+    spent, kept = _sums(rows, np.where(chosen, rows.cost, 0.0)), np.bincount(rows.group[chosen], minlength=groups)
+    size = np.bincount(rows.group, minlength=groups)
     report: dict[str, Any] = {
-        "unit": stage.unit, "budget": budget, "spent": spent, "available": total, "by": stage.by, "share_by": stage.share_by, "order": stage.order,
+        "unit": stage.unit, "budget": budget, "spent": float(spent.sum()), "available": total, "by": stage.by, "share_by": stage.share_by,
+        "gain_by": stage.gain_by, "allocation": stage.allocation, "order": stage.order, "conflicts": int((twin >= 0).sum()) if twin is not None else None,
         "groups": [
             {
-                "group": name, "rows": len(groups[name]), "available": float(capacity[index]), "weight": float(weights[index] / weights.sum()),
-                "mean": _weight(stage, groups[name]) if stage.share_by else None, "given": round(float(given[index]), 3),
-                "spent": round(spent_by_group[name], 3), "kept": sum(row.where in chosen for row in groups[name]), "cut": cut[name],
+                "group": name, "rows": int(size[index]), "available": float(held[index]), "weight": float(weights[index] / weights.sum()),
+                "mean": float(mean[index]) if mean is not None else None, "gain": float(gain[index]) if gain is not None else None,
+                "given": round(float(given[index]), 3), "spent": round(float(spent[index]), 3), "kept": int(kept[index]),
+                "cut": None if np.isnan(cut[index]) else float(cut[index]),
             }
-            for index, name in enumerate(names)
+            for index, name in enumerate(rows.names)
         ],
+        "remarks": remarks,
     }  # fmt: skip
-    report["cuts"] = cut
-    return list(chosen.values()), report
+    return _Decided(chosen, replaced, twin, cut), report
 
 
-def _weight(stage: Budget, rows: list[_Row]) -> float:
-    """A group's weight: the mean of `share_by` over its raw rows, never negative; its size where none is named."""
-    if stage.share_by is None:
-        return sum(row.cost for row in rows)
-    values = [row.weight for row in rows if row.weight is not None and row.weight == row.weight and row.origin is None]
-    return max(float(np.mean(values)), 0.0) if values else 0.0
+def _sums(rows: _Rows, values: np.ndarray) -> np.ndarray:
+    return np.bincount(rows.group, values, minlength=len(rows.names))
 
 
-def _left_out(row: _Row, report: dict[str, Any], replaced: set[str]) -> dict[str, Any]:
-    if row.where in replaced:
-        return {"decision": "drop", "rule": "replaced"}
-    cut = report["cuts"].get(row.group)
-    sign = 1 if report["order"] == "highest" else -1
-    return {
-        "decision": "drop", "rule": "over_budget",
-        "value": None if row.score is None else sign * row.score, "threshold": None if cut is None else sign * cut,
-    }  # fmt: skip
+def _means(rows: _Rows, values: np.ndarray, name: str) -> np.ndarray:
+    """Means over the raw rows of each group that have a value, at least 0; 0 where none has."""
+    if np.isinf(values).any():
+        raise UserMistake(f"select: column '{name}' holds an infinite number: bound it with `where`, or name another column")
+    counted = np.flatnonzero(~np.isnan(values) & ~rows.made)
+    counted = counted[np.argsort(rows.group[counted], kind="stable")]
+    ends = np.cumsum(np.bincount(rows.group[counted], minlength=len(rows.names)))
+    parts = np.split(values[counted], ends[:-1])
+    return np.array([max(float(np.mean(part)), 0.0) if len(part) else 0.0 for part in parts])
+
+
+def _verdict(stage: Budget, rows: _Rows, decided: _Decided, here: slice) -> pa.Array:
+    """Verdicts of the rows of one shard."""
+    replaced = decided.replaced[here]
+    conflict = decided.twin[here] >= 0 if decided.twin is not None else np.zeros(len(replaced), bool)
+    left = ~decided.chosen[here] & ~replaced & ~conflict
+    rule = np.select([replaced, conflict, left], ["replaced", "conflicts_with_concepts", "over_budget"], "")
+    sign = 1 if stage.order == "highest" else -1
+    value, threshold = sign * rows.score[here], sign * decided.cut[rows.group[here]]
+    verdict = verdict_column(
+        pa.array(rule, mask=rule == ""),
+        pa.array(value, mask=~left | np.isnan(value)),
+        pa.array(threshold, mask=~left | np.isnan(threshold)),
+    )
+    if decided.twin is None or not conflict.any():
+        return verdict
+    twins = [int(twin) for twin in decided.twin[here][conflict]]
+    place = pa.array(np.cumsum(conflict) - 1, mask=~conflict)
+    named = {"twin": rows.row_id.take(pa.array(twins)).combine_chunks(), "twin_at": pa.array([rows.at(twin) for twin in twins])}
+    fields = [named[field.name].take(place) if field.name in named else verdict.field(field.name) for field in VERDICT]
+    return pa.StructArray.from_arrays(fields, fields=list(VERDICT), mask=verdict.is_null())
 
 
 def _write_report(folder: Path, report: dict[str, Any]) -> None:
     import json
 
-    report.pop("cuts", None)
+    if remarks := report.pop("remarks", None):
+        (folder / "info.json").write_text(json.dumps({"remarks": remarks}))
     (folder / "budget.json").write_text(json.dumps(report, indent=1))

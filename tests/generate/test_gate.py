@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from doubles import table
 
-from curate.generate.gate import Gate, containment, similarity
+from curate.generate.gate import Gate, agreement, common_subsequence, containment, similarity
 from curate.generate.prompt import FENCE
 from curate.generate.rewrite import Rewrite
 
@@ -102,6 +102,54 @@ def test_an_answer_may_quote_its_prompt_and_be_short_but_must_be_about_it():
     )
     assert rule("1951. " * 400, "It was repaired first in 1951, after a flood.", prompt=question) == "length_ratio"
     assert judged("It was so in 1951", "In 1951.", prompt=question)["gate_length_ratio"] == pytest.approx(17 / 8, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "new", "expected"),
+    [
+        ("Positive", "The review is positive.", 1),
+        ("Positive", "The review is negative.", 0),
+        ("cat", "They concatenate.", 0),  # words, not letters
+        ("The Nile river", "It is the river, the Nile.", 0),
+        ("the Nile River.", "It flows into a Nile river delta", 1),
+        ("1,200 dollars", "That makes 1200 dollars", 1),
+        ("+", "The sign is +", 1),
+        ("48/2 = 24 clips in May.\n#### 72", "24 in May and 48 in April, so 72.", 1),
+        ("48/2 = 24 clips in May.\n#### 72", "She sold 72 / 2 = 36 clips", 0),
+        ("48/2 = 24 clips in May.\n#### 72", "I cannot tell", 0),
+        ("Added up, the answer is $1,000.50 then", "It costs 1000.5", 1),
+        ("one two three four five six", "one two 3 four five six seven", 10 / 13),
+        ("one two three four five six", "six five four three two one", 2 / 12),
+        ("one two three four five six", "", 0),
+    ],
+)
+def test_agreement_of_results_short_answers_and_longer_ones(given, new, expected):
+    assert agreement(new, given) == pytest.approx(expected)
+
+
+def test_the_common_subsequence_is_that_of_the_table_method():
+    def by_table(left, right):
+        best = np.zeros((len(left) + 1, len(right) + 1), int)
+        for i, a in enumerate(left):
+            for j, b in enumerate(right):
+                best[i + 1, j + 1] = best[i, j] + 1 if a == b else max(best[i, j + 1], best[i + 1, j])
+        return best[-1, -1]
+
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        left, right = (random.choice(list("abcde"), random.integers(0, 90)).tolist() for _ in range(2))
+        assert common_subsequence(left, right) == by_table(left, right)
+
+
+def test_an_answer_that_disagrees_is_dropped_only_where_agreement_is_asked_for():
+    question, given = f"{SOURCE} When was it repaired first?", "In 1951."
+    assert rule("It was repaired first in 1987.", given, prompt=question) is None
+    row = judged("It was repaired first in 1987.", given, prompt=question, agreement=0.4)
+    assert row["gate_agreement"] == 0 and row["verdict"]["rule"] == "disagrees_with_answer"
+    assert (row["verdict"]["value"], row["verdict"]["threshold"]) == (0.0, 0.4)
+    assert rule("It was repaired first in 1951.", given, prompt=question, agreement=0.4) is None
+    assert rule("It was repaired first in 1987.", "", prompt=question, agreement=0.4) is None  # nothing was given
+    assert judged(HONEST, agreement=1.0)["gate_agreement"] is None and rule(HONEST, agreement=1.0) is None  # a new text
 
 
 def test_antidotes_are_judged_for_emptiness_only():

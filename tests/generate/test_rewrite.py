@@ -119,6 +119,24 @@ def test_a_chat_keeps_its_turns_and_gets_a_new_last_answer(server, tmp_path):
     assert json.loads(made.schema.metadata[b"counts"]) == {"turns_not_alternating": 1}
 
 
+def test_a_given_answer_is_shown_with_its_prompt_and_its_row_keeps_prompt_and_turns(server, tmp_path):
+    turns = [("user", "Hi"), ("assistant", "Hello."), ("user", "Why {response}?"), ("assistant", "Because <|im_end|> {prompt}.")]
+    chat = {
+        "messages": [{"role": role, "content": content} for role, content in turns],
+        "prompt": "Hi Hello. Why {response}?",
+        "response": "Because <|im_end|> {prompt}.",
+    }
+    rows = table(chat, {"prompt": "p", "response": " "}, {"prompt": "p", "response": "long " * 50})
+    made = run(server, tmp_path, rows, task="self_distill", max_source_tokens=30)
+    assert json.loads(made.schema.metadata[b"counts"]) == {"no_answer_to_show": 1, "source_too_long": 1}
+    (message,) = shown(server)
+    assert "\nWhy {response}?\n" in message and "\nBecause < |im_end|> {prompt}.\n" in message
+    assert [body["role"] for body in server.bodies[0]["messages"]] == ["user", "assistant", "user"]
+    (row,) = made.to_pylist()
+    assert [turn["content"] for turn in row["messages"]] == ["Hi", "Hello.", "Why {response}?", "An answer."]
+    assert (row["prompt"], row["response"]) == (chat["prompt"], "An answer.") and row["parent_text"].endswith(chat["response"])
+
+
 def test_a_prompt_file_without_fences_or_placeholder_is_refused_with_the_remedy(tmp_path):
     (tmp_path / "bare.txt").write_text("Rewrite: {text}")
     (tmp_path / "none.txt").write_text("Write a poem.")
@@ -126,6 +144,9 @@ def test_a_prompt_file_without_fences_or_placeholder_is_refused_with_the_remedy(
         read_prompt("bare", tmp_path)
     with pytest.raises(UserMistake, match="exactly one"):
         read_prompt("none", tmp_path)
+    (tmp_path / "both.txt").write_text("{fence} {text} {response} {fence}")
+    with pytest.raises(UserMistake, match=r"put \{prompt\} in place"):
+        read_prompt("both", tmp_path)
     for name in ("gone", "../guided_rewrite", "/etc/passwd"):
         with pytest.raises(UserMistake, match="there: "):
             read_prompt(name)

@@ -12,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from curate.errors import UserMistake
 from curate.select.budget import Budget
 
 COLUMNS = {
     "row_id": pa.string(), "file": pa.string(), "line": pa.int64(), "position": pa.int32(), "tokens": pa.int32(), "score": pa.float64(),
-    "group": pa.string(), "harm": pa.float64(), "origin": pa.string(), "parent_at": pa.string(), "nominated": pa.bool_(), "language": pa.string(),
+    "group": pa.string(), "harm": pa.float64(), "origin": pa.string(), "parent_at": pa.string(), "nominated": pa.bool_(), "language": pa.string(), "gain": pa.float64(), "text": pa.string(),
 }  # fmt: skip
+
+LINEAGE = ("origin", "parent_at", "nominated")  # only some shards have them
 
 
 class Inputs:
@@ -30,7 +33,7 @@ class Inputs:
                 {"row_id": f"{number}{row:03d}", "file": "f", "line": row, "position": row, "tokens": 1, **values}
                 for row, values in enumerate(rows)
             ]
-            named = [name for name in COLUMNS if any(name in row for row in full)] or list(COLUMNS)[:5]
+            named = [name for name in COLUMNS if any(name in row for row in full)] or [name for name in COLUMNS if name not in LINEAGE]
             self.by_name[f"{number}"] = pa.table({name: pa.array([row.get(name) for row in full], COLUMNS[name]) for name in named})
 
     @property
@@ -158,6 +161,100 @@ def test_a_group_that_is_not_harmed_gets_nothing_while_others_have_rows(tmp_path
     assert found.count("kept") == 4
 
 
+def kept_by_group(tmp_path: Path, rows: list[dict[str, Any]], **options: Any) -> list[int]:
+    (found,) = decide(tmp_path, rows, by="score", groups="group", **options)
+    return [sum(fate == "kept" and row["group"] == name for fate, row in zip(found, rows, strict=True)) for name in "abc"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [4, 16, 36]),  # size, 1:4:9
+        ({"allocation": "uniform"}, [10, 23, 23]),  # a third each is 18.7; what the first cannot hold goes to the others
+        (
+            {"share_by": "harm"},
+            [10, 30, 16],
+        ),  # mean, 6:2:1; 30.7 and 15.3, and the odd row to the best score, which is in the largest group
+        ({"share_by": "harm", "allocation": "size_mean"}, [10, 21, 25]),  # 6:8:9
+        ({"share_by": "harm", "allocation": "sqrt_size_mean"}, [10, 26, 20]),  # 6:4:3
+        ({"share_by": "harm", "allocation": "mean", "gain_by": "gain"}, [0, 28, 28]),  # 6:2:1 times 0:1:2
+        ({"share_by": "harm", "allocation": "uniform"}, [10, 23, 23]),  # the mean is reported, and weighs nothing
+    ],
+)
+def test_how_groups_share(tmp_path, options, expected):
+    """56 rows out of groups of 10, 40 and 90 with harm 6, 2, 1 and gain -1 (counts as 0), 1, 2."""
+    of = {"a": (10, 6.0, -1.0), "b": (40, 2.0, 1.0), "c": (90, 1.0, 2.0)}
+    rows = [
+        {"score": float(row), "group": name, "harm": harm, "gain": gain} for name, (size, harm, gain) in of.items() for row in range(size)
+    ]
+    assert kept_by_group(tmp_path, rows, budget=56, **options) == expected
+
+
+def test_rows_without_a_value_are_left_out_of_the_mean_and_a_group_without_any_weighs_nothing(tmp_path):
+    rows = [
+        *scored(1, 2, 3, 4, group="a", harm=None),
+        *scored(1, 2, 3, 4, group="b", harm=1.0),
+        *scored(1, 2, group="c", harm=None),
+        *scored(3, 4, group="c", harm=1.0),
+    ]
+    assert kept_by_group(tmp_path, rows, budget=4, share_by="harm") == [0, 2, 2]
+
+
+def test_where_no_group_has_a_weight_all_weigh_the_same_and_the_run_says_so(tmp_path):
+    rows = [{"score": 1.0, "group": name, "harm": -1.0} for name in "aabbbbbb"]
+    assert kept_by_group(tmp_path, rows, budget=4, share_by="harm") == [2, 2, 0]
+    assert "no group has a positive mean of harm" in json.loads((tmp_path / "info.json").read_text())["remarks"][0]
+
+
+def test_stratified_random_takes_as_many_from_every_group(tmp_path):
+    rows = [{"group": name} for name in "a" * 5 + "b" * 50 + "c" * 500]
+    (found,) = decide(tmp_path, rows, budget=30, groups="group", allocation="uniform")
+    kept = [row["group"] for row, fate in zip(rows, found, strict=True) if fate == "kept"]
+    assert [kept.count(name) for name in "abc"] in ([5, 13, 12], [5, 12, 13])
+
+
+def test_a_column_of_words_is_no_score(tmp_path):
+    with pytest.raises(UserMistake, match="not numbers"):
+        decide(tmp_path, [{"language": "en"}], budget=1, by="language")
+
+
+CLASHING = [
+    {"score": 9, "text": "red apple, green pear"},
+    {"score": 8, "text": "blue plum, yellow lemon"},
+    {"score": 7, "text": "red apple, yellow lemon"},  # both are known, and never met
+    {"score": 6, "text": "red apple, white grape"},  # one is new
+    {"score": 5, "text": "green pear, white grape"},  # both are known, the second through the row before
+    {"score": 4, "text": "red apple"},
+]
+
+
+def test_the_concept_graph_refuses_what_it_has_not_seen_together(tmp_path):
+    (found,) = decide(tmp_path, CLASHING, by="score", conflicts="concepts")
+    assert found == ["kept", "kept", "conflicts_with_concepts", "kept", "conflicts_with_concepts", "kept"]
+
+
+def test_a_refused_row_names_one_that_holds_one_concept_without_the_other_and_its_share_goes_to_the_next(tmp_path):
+    (found,) = decide(tmp_path, CLASHING, by="score", budget=3, conflicts="concepts")
+    assert found == ["kept", "kept", "conflicts_with_concepts", "kept", "conflicts_with_concepts", "over_budget"]
+    verdicts = Budget.model_validate({}).load(tmp_path)(pa.table({"shard": ["0"]}))["verdict"].to_pylist()
+    assert (verdicts[2]["twin"], verdicts[2]["twin_at"]) == ("0001", "0:1")
+    assert json.loads((tmp_path / "budget.json").read_text())["conflicts"] == 2
+
+
+def test_the_free_variant_is_the_same_in_every_order(tmp_path):
+    """Ten rows of apple and pear, twelve of plum and lemon: by chance apple would meet lemon in six; one row alone joins them."""
+    rows = [{"text": text} for text in ["apple; pear"] * 10 + ["plum; lemon"] * 12 + ["apple; lemon"]]
+    rows = [{**row, "row_id": f"{number:03d}"} for number, row in enumerate(rows)]
+    (found,) = decide(tmp_path, rows, conflicts="concepts_any_order")
+    assert found == ["kept"] * 22 + ["conflicts_with_concepts"]
+    verdict = Budget.model_validate({}).load(tmp_path)(pa.table({"shard": ["0"]}))["verdict"].to_pylist()[-1]
+    assert verdict["twin"] == "000"
+    first, second = decide(tmp_path, rows[:9:-1], rows[9::-1], conflicts="concepts_any_order", budget=23)
+    assert first + second == ["conflicts_with_concepts"] + ["kept"] * 22
+    (found,) = decide(tmp_path, [*rows, {"text": "lemon, apple", "row_id": "z"}], conflicts="concepts_any_order")
+    assert found == ["kept"] * 24  # two rows join them
+
+
 def test_spending_ends_at_the_best_row_that_does_not_fit_and_does_not_go_on_to_shorter_ones(tmp_path):
     rows = [
         {"score": 9, "tokens": 60},
@@ -217,7 +314,18 @@ def test_an_empty_corpus_and_an_empty_shard(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"budget": -1}, {"budget": -0.5}, {"unit": "words"}, {"generated_max_share": 2}, {"where": {"x": {"least": 3}}}]
+    "wrong",
+    [
+        {"budget": -1},
+        {"budget": -0.5},
+        {"unit": "words"},
+        {"generated_max_share": 2},
+        {"where": {"x": {"least": 3}}},
+        {"allocation": "fair", "groups": "g"},
+        {"allocation": "uniform"},
+        {"allocation": "size_mean", "groups": "g"},
+        {"conflicts": "answers"},
+    ],
 )
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValidationError):

@@ -1,0 +1,105 @@
+"""The data of the recovery proof: a pool of 11 capabilities, dev and test rows, and two capabilities that the pool lacks.
+
+    python benchmarks/recovery/data.py --out runs/recovery-proof
+
+Pool and evaluation rows go through one `ingest` run in which evaluation rows have priority: exact and near
+duplicates (word 5-grams, Jaccard 0.8) are gone, and no pool row is a near duplicate of a dev or test row. What is
+known about a row (capability, task) stays out of pool.jsonl, so that no selector sees it: labels.jsonl has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from curate.select.sample import draws
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+POOL = (
+    "reading_qa", "commonsense", "science_qa", "factual_qa", "summarise", "sentiment", "paraphrase", "data_to_text",
+    "code", "math", "roleplay",
+)  # fmt: skip
+UNSEEN = ("topic", "tool_use")
+PER_CAPABILITY, TEST, DEV = 600, 40, 30
+FIELDS = ("id", "instruction", "input", "output")
+
+RECIPE = """pipeline: ingest
+scorers: []
+ingest:
+  sources:
+    - {{name: evaluation, path: {data}/recovery_eval.parquet, priority: 0}}
+    - {{name: t0, path: {data}/instruct_pool_t0.parquet, priority: 1}}
+    - {{name: other, path: {data}/instruct_pool_other.parquet, priority: 2}}
+  kind: instruction
+  quarantine_max: 0.05
+near_dedup: {{threshold: 0.8}}
+"""
+
+
+def unique_rows(out: Path) -> dict[str, list[dict]]:
+    """Rows of each source that are no duplicate of an earlier one, with their labels and an answer."""
+    recipe = out / "unique.yaml"
+    recipe.write_text(RECIPE.format(data=SHARED))
+    command = [str(Path(sys.executable).parent / "curate"), "run", str(recipe), "--run-dir", str(out / "unique")]
+    subprocess.run(command, check=True)
+    files = {"evaluation": "recovery_eval", "t0": "instruct_pool_t0", "other": "instruct_pool_other"}
+    kept: dict[str, set[str]] = defaultdict(set)
+    table = pq.read_table(out / "unique" / "dataset" / "data", columns=["source_id", "source"])
+    for source_id, source in zip(table["source_id"].to_pylist(), table["source"].to_pylist(), strict=True):
+        kept[source].add(source_id)
+    return {
+        source: [row for row in pq.read_table(SHARED / f"{file}.parquet").to_pylist() if row["id"] in kept[source] and row["output"].strip()]
+        for source, file in files.items()
+    }
+
+
+def drawn(rows: list[dict], count: int, name: str) -> list[dict]:
+    """`count` rows with the smallest hash draws, whatever their order."""
+    numbers = draws([row["id"] for row in rows], 0, name)
+    return [row for _, row in sorted(zip(numbers, rows, strict=True), key=lambda pair: pair[0])][:count]
+
+
+def write(path: Path, rows: list[dict], fields: tuple[str, ...]) -> None:
+    path.write_text("".join(json.dumps({name: row[name] for name in fields}, ensure_ascii=False) + "\n" for row in rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/recovery-proof"))
+    parser.add_argument("--per-capability", type=int, default=PER_CAPABILITY)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    found = unique_rows(args.out)
+    pool, dev, test = [], [], []
+    for capability in POOL:
+        # pool_overlap: the row shares five 10-word runs with some pool row
+        mine = [row for row in found["evaluation"] if row["capability"] == capability and not row["pool_overlap"]]
+        mine = drawn(mine, TEST + DEV, "evaluation")
+        cut = min(TEST, round(len(mine) * TEST / (TEST + DEV)))
+        test += mine[:cut]
+        dev += mine[cut:]
+        pool += drawn([row for source in ("t0", "other") for row in found[source] if row["capability"] == capability], args.per_capability, "pool")
+    for capability in UNSEEN:  # nothing of them is in the pool, so nothing can overlap
+        test += drawn([row for row in found["evaluation"] if row["capability"] == capability], TEST, "evaluation")
+    pool.sort(key=lambda row: row["id"])
+    write(args.out / "pool.jsonl", pool, FIELDS)
+    write(args.out / "labels.jsonl", pool, ("id", "capability", "task", "template"))
+    for name, rows in (("dev", dev), ("test", test)):
+        write(args.out / f"{name}.jsonl", rows, (*FIELDS, "capability"))
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for place, rows in enumerate((pool, dev, test)):
+        for row in rows:
+            counts[row["capability"]][place] += 1
+    print(f"{'capability':16} {'pool':>6} {'dev':>5} {'test':>5}")
+    for capability, numbers in counts.items():
+        print(f"{capability:16} {numbers[0]:6} {numbers[1]:5} {numbers[2]:5}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Does the selection of a run repair the pruned model better than chance? `curate recover RUN` answers by doing it.
+
+The pruned model is fine-tuned on the selection and, in the same way, on random rows that cost the same: stratified over
+the clusters, and length-matched (as many rows, of the same lengths). The last one is the control that matters: a selection
+that only prefers short rows gets more rows and more steps out of its tokens, and random rows of the same lengths get
+them too. The ceiling is the *original* model tuned on random rows of the same cost: tuning alone lowers the loss on rows
+of this kind, so the untouched original would be the wrong mark.
+
+    recovered fraction = (loss of the pruned model - loss of the arm) / (loss of the pruned model - loss of the ceiling)
+
+on the mean over groups (capabilities) of the mean loss of held-out responses, nats per token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate import models
+from curate.algorithms.matching import deviation, length_matched
+from curate.errors import UserMistake
+from curate.ledger import Ledger, fates
+from curate.recover.arms import random_rows
+from curate.recover.exam import own_answers, read_rows
+from curate.recover.outcome import published_version, summarise
+from curate.recover.trials import Exam, Results, Trial, run_trials
+from curate.select.sample import draws
+from curate.training import Tuning
+
+OWN_PER_GROUP, OWN_TOKENS = 4, 40  # prompts that the original answers, and the length of its answers
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Rows of a run that an arm may train on. `chosen`, `raw` and `test`: row numbers, int64; `groups`: int64 (n,)."""
+
+    rows: list[dict[str, Any]]
+    chosen: np.ndarray
+    raw: np.ndarray
+    test: np.ndarray
+    groups: np.ndarray
+    tokens: np.ndarray
+    response_tokens: np.ndarray
+
+
+def read_pool(ledger: Ledger, test_rows: int, seed: int) -> Pool:
+    """The rows that the last selection decided on. `test_rows` of them, the same number of every cluster, are held out."""
+    rows: list[dict[str, Any]] = []
+    chosen: list[bool] = []
+    last = ledger.decisions[-1]
+    for shard in ledger.dataset.shards:
+        names = [*models.ROW, "row_id", "tokens", "response_tokens"]
+        names += [name for name in ("cluster", "origin") if name in shard.columns]
+        fate = fates(ledger.folder, shard, ledger.decisions)
+        table = ledger.dataset.read(shard, names)
+        for row, what, step in zip(table.to_pylist(), fate["fate"].to_pylist(), fate["step"].to_pylist(), strict=True):
+            kept = what == "kept"
+            if (kept or (what == "dropped" and step == last)) and (row["response"] or row["messages"]):
+                rows.append(row)
+                chosen.append(kept)
+    if not any(chosen):
+        raise UserMistake(f"{ledger.folder} kept no row with a response: there is nothing to recover with; raise select.budget")
+    raw = np.array([row.get("origin") is None for row in rows])
+    groups = np.unique([str(row.get("cluster")) for row in rows], return_inverse=True)[1]
+    test = _held_out(np.array(draws([row["row_id"] for row in rows], seed, "test")), groups, raw, test_rows)
+    rest = np.setdiff1d(np.arange(len(rows)), test)
+    return Pool(
+        rows,
+        rest[np.array(chosen)[rest]],
+        rest[raw[rest]],
+        test,
+        groups,
+        np.array([row["tokens"] or 0 for row in rows], np.int64),
+        np.array([row["response_tokens"] or 0 for row in rows], np.int64),
+    )
+
+
+def _held_out(number: np.ndarray, groups: np.ndarray, raw: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` raw rows, ascending, as many of each group as can be, never more than a third of a group."""
+    if not count:
+        return np.empty(0, np.int64)
+    names = np.unique(groups[raw])
+    each = max(2, count // max(1, len(names)))
+    found = []
+    for name in names:
+        mine = np.flatnonzero(raw & (groups == name))
+        found.append(mine[np.argsort(number[mine], kind="stable")][: min(each, len(mine) // 3)])
+    return np.sort(np.concatenate(found))
+
+
+def plan(pool: Pool, original: str, pruned: str, seeds: int, unit: str) -> tuple[list[Trial], list[str]]:
+    """The trials of every arm and seed, and remarks. `unit`: what arms have in common, tokens or response_tokens."""
+    cost = (pool.tokens if unit == "tokens" else pool.response_tokens).astype(np.float64)
+    budget = float(cost[pool.chosen].sum())
+    remarks: list[str] = []
+
+    def trial(arm: str, seed: int, model: str, picked: np.ndarray) -> Trial:
+        return Trial(arm, seed, model, tuple({name: pool.rows[i][name] for name in models.ROW} for i in picked))
+
+    nothing = np.empty(0, np.int64)
+    trials = [trial("none", 0, pruned, nothing), trial("original", 0, original, nothing)]
+    for seed in range(seeds):
+        trials.append(trial("selection", seed, pruned, pool.chosen))
+        try:
+            twins = length_matched(pool.tokens - pool.response_tokens, pool.response_tokens, pool.chosen, pool.raw, seed)
+            off = deviation(pool.tokens - pool.response_tokens, pool.response_tokens, pool.chosen, twins)
+            remarks.append(
+                f"length-matched rows of seed {seed}: {off['tokens']:+.1%} tokens, {off['response_tokens']:+.1%} response tokens"
+            )
+            trials.append(trial("length_matched", seed, pruned, np.sort(twins)))
+        except ValueError as error:
+            remarks.append(f"no length-matched control: {error}")
+        picked = random_rows(cost, pool.raw, budget, seed, pool.groups)
+        trials.append(trial("stratified", seed, pruned, picked))
+        trials.append(trial("ceiling", seed, original, random_rows(cost, pool.raw, budget, seed)))
+    return trials, list(dict.fromkeys(remarks))
+
+
+def models_of(ledger: Ledger) -> tuple[str, str]:
+    """The original and the pruned model that the run compared."""
+    found = next((step["models"] for step in ledger.facts["steps"] if step["stage"] == "Degradation"), None)
+    if found is None:
+        raise UserMistake(f"{ledger.folder} compared no two models (no degradation step): give --model and --pruned")
+    return found[0], found[1]
+
+
+def recover(
+    ledger: Ledger, original: str, pruned: str, *, test: Path | None = None, by: str | None = None, test_rows: int = 120, seeds: int = 3,
+    unit: str = "response_tokens", tuning: Tuning | None = None, workers: int = 1, say: Callable[[str], None] = print,
+) -> dict[str, Any]:  # fmt: skip
+    """Run the experiment, or what is missing of it, and write RUN/recovery/trials.jsonl and summary.json; the summary."""
+    tuning = tuning or Tuning()
+    folder = ledger.folder / "recovery"
+    pool = read_pool(ledger, 0 if test else test_rows, 0)
+    if test:
+        rows = read_rows(test, (by,) if by else ())
+        names = [str(row[by]) if by else "all" for row in rows]
+    else:
+        rows = [pool.rows[i] for i in pool.test]
+        names = [f"cluster {row['cluster']}" if row.get("cluster") is not None else "all" for row in rows]
+    if not rows:
+        raise UserMistake("there is no row left to test on: give --test FILE, or raise --test-rows")
+    asked: dict[str, int] = defaultdict(int)
+    ask = []
+    for row, name in zip(rows, names, strict=True):
+        asked[name] += 1
+        if asked[name] <= OWN_PER_GROUP and row["prompt"] and not row["messages"]:
+            ask.append(row)
+    say(f"{len(rows)} test rows in {len(set(names))} groups; the original answers {len(ask)} prompts itself")
+    exam = Exam(_plain(rows), _plain(own_answers(original, ask, OWN_TOKENS, folder / "answers")), tuning.max_tokens, tuning.template)
+    trials, remarks = plan(pool, original, pruned, seeds, unit)
+    records = []
+    for record in run_trials(trials, original, tuning, exam, Results(folder / "trials.jsonl"), workers):
+        records.append(record)
+        say(progress(record, len(records), len(trials)))
+    summary = summarise(records, names) | {"dataset": published_version(ledger.folder)} | {
+        "unit": unit, "test": str(test) if test else None, "tuning": tuning.model_dump(), "original": original, "pruned": pruned, "remarks": remarks,
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def progress(record: Mapping[str, Any], done: int, of: int) -> str:
+    loss = np.nanmean([value for value in record["losses"] if value is not None])
+    tokens = f"{record['rows']:,} rows, {record['tokens']:,} tokens" if record["rows"] else "not tuned"
+    took = "done before" if record.get("reused") else f"{sum(record['cpu_seconds']):.0f} CPU-s"
+    return f"{done:>3}/{of}  {record['arm']:<15} seed {record['seed']}  {tokens:<28} loss {loss:.3f}  {took}"
+
+
+def _plain(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    return tuple({name: row[name] for name in models.ROW} for row in rows)

@@ -1,0 +1,206 @@
+"""One trial of a recovery experiment: fine-tune a model on some rows, then examine it on rows it has not seen.
+
+A trial is named by the content of all that decides it, and a finished one is a line of a JSONL file: an experiment
+goes on where it was stopped, in as many sittings as it needs, and rows picked twice are trained on once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate import models
+from curate.training import Tuning, response_losses, tune
+
+Row = Mapping[str, Any]  # with the columns of models.ROW
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What a model is examined on.
+
+    rows    held-out rows with reference answers: mean loss of each response
+    own     held-out prompts that the original model itself answered: divergence of the two models on that answer.
+            It measures the return to the original's behaviour, whatever the style of the references
+    """
+
+    rows: tuple[Row, ...]
+    own: tuple[Row, ...]
+    max_tokens: int = 256
+    template: models.Template = "chat"
+
+    def digest(self) -> str:
+        return _digest([_content(self.rows), _content(self.own), self.max_tokens, self.template])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """`rows` to fine-tune `model` on; none: the model is examined as it is."""
+
+    arm: str
+    seed: int
+    model: str
+    rows: tuple[Row, ...]
+
+    def key(self, tuning: Tuning, exam: str) -> str:
+        """Equal for trials that must give equal results; `exam` is the digest of the exam."""
+        trained = [tuning.model_dump(), self.seed, _content(self.rows)] if self.rows else None
+        return _digest([models.identity(self.model), trained, exam])
+
+
+def _content(rows: Sequence[Row]) -> list[list[Any]]:
+    return [[row[name] for name in models.ROW] for row in rows]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+class Examiner:
+    """A process that runs trials. `original` is the model whose behaviour is to be got back."""
+
+    def __init__(self, original: str, tuning: Tuning, exam: Exam):
+        from curate.algorithms.jsd import Divergences
+
+        self.tuning, self.exam = tuning, exam
+        self.original, self.tokenizer = models.load_causal_lm(original, "float32")
+        encode = [
+            [models.encode_row(self.tokenizer, row, exam.template, exam.max_tokens) for row in rows] for rows in (exam.rows, exam.own)
+        ]
+        self.rows, self.own = encode
+        self.divergences = Divergences
+        self.states: dict[int, Any] = {}  # of the original on each batch of `own`, kept: it never changes
+
+    def run(self, trial: Trial, tick: Any = None) -> dict[str, Any]:
+        """A record for the results: what was trained on, and per row of the exam `losses` and `divergences` (nats)."""
+        began = time.process_time()
+        model, _ = models.load_causal_lm(trial.model, "float32")
+        encoded = [models.encode_row(self.tokenizer, row, self.tuning.template, self.tuning.max_tokens, ends=True) for row in trial.rows]
+        encoded = [row for row in encoded if row.scored.any()]
+        steps = tune(model, encoded, self.tuning, trial.seed, tick) if encoded else np.zeros(0)
+        trained = time.process_time()
+        losses = response_losses(model, self.rows)
+        divergences = self._divergences(model)
+        return {
+            "arm": trial.arm,
+            "seed": trial.seed,
+            "key": trial.key(self.tuning, self.exam.digest()),
+            "rows": len(encoded),
+            "tokens": int(sum(len(row.ids) for row in encoded)),
+            "response_tokens": int(sum(row.scored.sum() for row in encoded)),
+            "steps": len(steps),
+            "training_loss": [round(float(part.mean()), 4) for part in np.array_split(steps, 4) if len(part)],
+            "losses": _rounded(losses),
+            "divergences": _rounded(divergences),
+            "cpu_seconds": [round(trained - began, 1), round(time.process_time() - trained, 1)],
+        }
+
+    def _divergences(self, model: Any) -> np.ndarray:
+        """Mean Jensen-Shannon divergence from the original over each own answer, float64 (rows,), nats per token."""
+        import torch
+
+        from curate.algorithms.batches import length_batches
+
+        measure = self.divergences(models.output_head(self.original), models.output_head(model), compiled=models.compiled())
+        found = np.full(len(self.own), np.nan)
+        scored = [i for i, row in enumerate(self.own) if row.scored.any()]
+        for number, batch in enumerate(length_batches([len(self.own[i].ids) for i in scored], 2048)):
+            picked = [scored[i] for i in batch]
+            part = models.collate([self.own[i] for i in picked])
+            with torch.inference_mode():
+                if number not in self.states:
+                    self.states[number] = models.hidden_states(self.original, part.inputs)[part.rows, part.columns]
+                here = models.hidden_states(model, part.inputs)[part.rows, part.columns]
+                jsd = measure(self.states[number], here, part.targets).jsd
+            places = part.rows.cpu().numpy()
+            found[picked] = np.bincount(places, jsd.astype(np.float64), len(picked)) / np.bincount(places, minlength=len(picked))
+        return found
+
+
+def _rounded(values: np.ndarray) -> list[float | None]:
+    return [None if value != value else round(float(value), 5) for value in values]
+
+
+class Results:
+    """A file of finished trials, one JSON object per line; a line that a kill cut short is passed over."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.found: dict[str, dict[str, Any]] = {}
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            self.found[record["key"]] = record
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        torn = self.path.is_file() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n")
+        with self.path.open("a") as file:
+            file.write(("\n" if torn else "") + json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.found[record["key"]] = record
+
+
+_examiner: Examiner | None = None  # of this worker process
+
+
+def _begin(original: str, tuning: Tuning, exam: Exam) -> None:
+    import signal
+
+    from curate.engine import set_threads
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the work
+    set_threads(1)
+    global _examiner
+    _examiner = Examiner(original, tuning, exam)
+
+
+def _run(trial: Trial) -> dict[str, Any]:
+    assert _examiner is not None
+    return _examiner.run(trial)
+
+
+def run_trials(
+    trials: Sequence[Trial], original: str, tuning: Tuning, exam: Exam, results: Results, workers: int = 1
+) -> Iterator[dict[str, Any]]:
+    """Records of all trials, finished ones first; each new one is on the disk before it is given.
+
+    `workers` processes of one thread each. Trials that must give the same result are run once; each gets its record,
+    with its own arm.
+    """
+    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+    from multiprocessing import get_context
+
+    digest = exam.digest()
+    keys = [trial.key(tuning, digest) for trial in trials]
+    waiting: dict[str, list[Trial]] = {}
+    for trial, key in zip(trials, keys, strict=True):
+        if key in results.found:
+            yield {**results.found[key], "arm": trial.arm, "seed": trial.seed, "reused": True}
+        else:
+            waiting.setdefault(key, []).append(trial)
+    if not waiting:
+        return
+    pool = ProcessPoolExecutor(min(workers, len(waiting)), get_context("spawn"), _begin, (original, tuning, exam))
+    try:
+        futures = {pool.submit(_run, same[0]): same for same in waiting.values()}
+        while futures:
+            done, _ = wait(futures, return_when=FIRST_COMPLETED)
+            for future in done:
+                record = future.result()
+                results.add(record)
+                for trial in futures.pop(future):
+                    yield {**record, "arm": trial.arm, "seed": trial.seed}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

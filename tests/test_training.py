@@ -1,0 +1,93 @@
+"""Training loops: every row once, the same weights twice, a loss that falls, and a model that can still be saved."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_model import save_tiny_model
+
+from curate import models
+from curate.errors import UserMistake
+from curate.training import Tuning, response_losses, schedule, shuffled_batches, tune
+
+PAIRS = [(f"What follows {i}?", f"The number {i + 1} does.") for i in range(24)]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def encoded(tokenizer, ends: bool = True) -> list[models.Encoded]:
+    row = {"messages": None, "text": ""}
+    return [models.encode_row(tokenizer, {**row, "prompt": a, "response": b}, "chat", 128, ends) for a, b in PAIRS]
+
+
+def test_every_row_is_in_one_batch_and_batches_hold_rows_of_like_length():
+    lengths = list(np.random.default_rng(0).integers(1, 200, 103))
+    batches = shuffled_batches(lengths, 4, np.random.default_rng(1))
+    assert sorted(np.concatenate(batches)) == list(range(103))
+    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
+    assert padded < 1.25 * sum(lengths)
+    assert [list(batch) for batch in batches] != [list(batch) for batch in shuffled_batches(lengths, 4, np.random.default_rng(2))]
+
+
+def test_the_rate_rises_and_then_falls_to_nothing():
+    rates = [schedule(step, 100, 0.1) for step in range(100)]
+    assert rates[0] == 0.1 and rates[9] == rates[10] == 1.0
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False)) and rates[-1] < 0.001
+    assert schedule(0, 1, 0.1) == 1.0
+
+
+def test_the_end_of_an_answer_is_trained_on_and_not_measured(tiny: Path):
+    tokenizer = models.load_tokenizer(str(tiny))
+    trained, measured = encoded(tokenizer)[0], encoded(tokenizer, ends=False)[0]
+    assert trained.ids[trained.scored][-1] == tokenizer.eos_token_id
+    assert trained.scored.sum() == measured.scored.sum() + 1
+    assert tokenizer.eos_token_id not in measured.ids[measured.scored]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_tuning_lowers_the_loss_and_gives_the_same_weights_twice(tiny: Path, method: str):
+    settings = Tuning(method=method, learning_rate=3e-3, epochs=4)
+    found = []
+    for _ in range(2):
+        model, tokenizer = models.load_causal_lm(str(tiny), "float32")
+        rows = encoded(tokenizer)
+        before = response_losses(model, rows).mean()
+        steps = tune(model, rows, settings, seed=5)
+        found.append((response_losses(model, rows), steps))
+        assert len(steps) == 4 * 6 and found[-1][0].mean() < before - 0.2
+    assert np.array_equal(found[0][0], found[1][0]) and np.array_equal(found[0][1], found[1][1])
+    other, _ = models.load_causal_lm(str(tiny), "float32")
+    tune(other, rows, settings, seed=6)
+    assert not np.array_equal(response_losses(other, rows), found[0][0])
+
+
+def test_adapters_leave_the_weights_of_the_model_alone(tiny: Path):
+    model, tokenizer = models.load_causal_lm(str(tiny), "float32")
+    kept = model.get_input_embeddings().weight.clone()
+    tune(model, encoded(tokenizer), Tuning(method="lora", learning_rate=1e-3), seed=0)
+    assert (model.get_input_embeddings().weight == kept).all()
+
+
+def test_losses_are_those_of_the_model_itself_and_null_without_an_answer(tiny: Path):
+    import torch
+
+    model, tokenizer = models.load_causal_lm(str(tiny), "float32")
+    rows = [*encoded(tokenizer, ends=False)[:5], models.encode_pair(tokenizer, "Nothing?", "")]
+    found = response_losses(model, rows, batch_tokens=200)
+    for row, loss in zip(rows[:5], found, strict=False):
+        logits = model(input_ids=torch.from_numpy(row.ids)[None]).logits[0, :-1].log_softmax(-1)
+        expected = [-float(logits[place - 1, row.ids[place]]) for place in np.flatnonzero(row.scored)]
+        assert loss == pytest.approx(np.mean(expected), abs=1e-5)
+    assert math.isnan(found[5])
+
+
+def test_a_rate_that_ruins_the_model_is_the_users_to_change(tiny: Path):
+    model, tokenizer = models.load_causal_lm(str(tiny), "float32")
+    with pytest.raises(UserMistake, match="smaller learning rate"):
+        tune(model, encoded(tokenizer), Tuning(learning_rate=1e38, warmup=0, clip=1e38), seed=0)
+    with pytest.raises(UserMistake, match="no row with a response"):
+        tune(model, [], Tuning(), seed=0)
