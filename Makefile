@@ -9,7 +9,7 @@ export RAYON_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install quickstart test test-fast check bench bench-cluster soak clean
+.PHONY: help install quickstart test test-fast check bench bench-cluster bench-recovery soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,10 @@ bench-cluster: $(VENV)/installed  ## clusters against known classes, peers and a
 	$(BIN)/python benchmarks/cluster_peers.py --out benchmarks/results/cluster_peers.md
 	$(BIN)/python benchmarks/cluster_scale.py --out benchmarks/results/cluster_scale.md
 	$(BIN)/python benchmarks/knn_graph.py --out benchmarks/results/knn_graph.md
+
+bench-recovery: $(VENV)/installed  ## which rows repair a pruned model: hours, resumable; needs ../shared/data
+	$(BIN)/python benchmarks/recovery/proof.py --unit tokens --out benchmarks/results/recovery_tokens.md
+	$(BIN)/python benchmarks/recovery/proof.py --unit response_tokens --out benchmarks/results/recovery_response_tokens.md
 
 soak: $(VENV)/installed  ## long kill-and-resume proofs
 	CURATE_KILLS=20 $(BIN)/pytest tests/test_kill.py

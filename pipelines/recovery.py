@@ -1,17 +1,20 @@
 """Choose, from an instruction pool, the rows that repair what pruning broke in a language model.
 
-docs ─> near_dedup ─> embed ─> cluster ─> sample ─> scores (perplexity, degradation)
-                                                      │
+docs ─> contradictions? ─> near_dedup ─> embed ─> cluster ─> sample ─> scores (perplexity, degradation)
+                                                                        │
       publish <─ select <─ dedup <─ gates <─ rewrite, antidote <─ nominate
 """
 
 from __future__ import annotations
 
 from curate.dataset import union
+from curate.score.degradation import apart
+from curate.score.states import States
 from curate.select.sample import Sample
 
 STEPS = {
     "ingest": "ingest.settings",
+    "contradictions": "select.contradictions?",
     "near_dedup": "dedup.near",
     "tokens": "score.tokens",
     "embed": "embed.transformer",
@@ -30,7 +33,9 @@ STEPS = {
 
 def recovery(run, recipe):
     docs = run.step("ingest", recipe.ingest)
-    unique = run.step("near_dedup", recipe.near_dedup.but(priority=recipe.priorities()), docs)
+    if recipe.has("contradictions"):  # a question with two answers; before its wrong answer can count as the copy of a right one
+        run.step("contradictions", recipe.contradictions, docs)
+    unique = run.step("near_dedup", recipe.near_dedup.but(priority=recipe.priorities()), run.everything(docs))
     pruned = recipe.pruned_model(run, docs, unique)
 
     def read(rows):
@@ -44,19 +49,27 @@ def recovery(run, recipe):
         scores += [run.step(scorer, stage, rows, unique, *scores) for scorer, stage in recipe.scorers_of("text")]
         return vectors, scores
 
-    def ask(rows):
+    def ask(rows, scores):
         """What language models tell about the rows of the sample, and about generated ones."""
-        return [run.step(scorer, stage, rows, unique, sampled) for scorer, stage in recipe.scorers_of("language model", pruned)]
+        found = []
+        for scorer, stage in recipe.scorers_of("language model", pruned):
+            inputs = [rows, unique, sampled, *scores]
+            if scorer == "degradation" and apart(stage):  # two models that do not fit together are run one after the other
+                shared = {name: getattr(stage, name) for name in ("model", "template", "max_tokens", "batch_tokens", "dtype")}
+                inputs.append(run.step("states", States(**shared), rows, unique, sampled))
+                stage = stage.but(pair="apart")
+            found.append(run.step(scorer, stage, *inputs))
+        return found
 
     _, scores = read(docs)
     sampled = run.step("sample", Sample(size=recipe.sample, seed=recipe.seed), run.everything(docs))
-    scores += ask(docs)
+    scores += ask(docs, scores)
     nominated = run.step("nominate", recipe.select.but(nominate=True), run.everything(docs), *scores)
     new = [run.step(name, recipe.sections[name], docs, unique, nominated, *scores) for name in ("rewrite", "antidote") if recipe.has(name)]
 
     rows = union(docs, *new)
     vectors, scores = read(rows)
-    scores += ask(rows)
+    scores += ask(rows, scores)
     if new:
         run.step("gate", recipe.gate, union(*new))
         run.step("antidote_gate", recipe.antidote_gate, rows, unique, vectors)

@@ -1,5 +1,6 @@
 """Training loops: every row once, the same weights twice, a loss that falls, and a model that can still be saved."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def test_every_row_is_in_one_batch_and_batches_hold_rows_of_like_length():
 def test_the_rate_rises_and_then_falls_to_nothing():
     rates = [schedule(step, 100, 0.1) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == rates[10] == 1.0
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False)) and rates[-1] < 0.001
+    assert all(a > b for a, b in itertools.pairwise(rates[10:])) and rates[-1] < 0.001
     assert schedule(0, 1, 0.1) == 1.0
 
 

@@ -54,7 +54,9 @@ def unique_rows(out: Path) -> dict[str, list[dict]]:
     for source_id, source in zip(table["source_id"].to_pylist(), table["source"].to_pylist(), strict=True):
         kept[source].add(source_id)
     return {
-        source: [row for row in pq.read_table(SHARED / f"{file}.parquet").to_pylist() if row["id"] in kept[source] and row["output"].strip()]
+        source: [
+            row for row in pq.read_table(SHARED / f"{file}.parquet").to_pylist() if row["id"] in kept[source] and row["output"].strip()
+        ]
         for source, file in files.items()
     }
 
@@ -69,29 +71,28 @@ def write(path: Path, rows: list[dict], fields: tuple[str, ...]) -> None:
     path.write_text("".join(json.dumps({name: row[name] for name in fields}, ensure_ascii=False) + "\n" for row in rows))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/recovery-proof"))
-    parser.add_argument("--per-capability", type=int, default=PER_CAPABILITY)
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    found = unique_rows(args.out)
+def prepare(out: Path, per_capability: int = PER_CAPABILITY, tests: int = TEST, devs: int = DEV) -> None:
+    """Write pool.jsonl, labels.jsonl, dev.jsonl and test.jsonl to `out`, unless they are there."""
+    if (out / "test.jsonl").is_file():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    found = unique_rows(out)
     pool, dev, test = [], [], []
     for capability in POOL:
         # pool_overlap: the row shares five 10-word runs with some pool row
         mine = [row for row in found["evaluation"] if row["capability"] == capability and not row["pool_overlap"]]
-        mine = drawn(mine, TEST + DEV, "evaluation")
-        cut = min(TEST, round(len(mine) * TEST / (TEST + DEV)))
+        mine = drawn(mine, tests + devs, "evaluation")
+        cut = min(tests, round(len(mine) * tests / (tests + devs)))
         test += mine[:cut]
         dev += mine[cut:]
-        pool += drawn([row for source in ("t0", "other") for row in found[source] if row["capability"] == capability], args.per_capability, "pool")
+        there = [row for source in ("t0", "other") for row in found[source] if row["capability"] == capability]
+        pool += drawn(there, per_capability, "pool")
     for capability in UNSEEN:  # nothing of them is in the pool, so nothing can overlap
-        test += drawn([row for row in found["evaluation"] if row["capability"] == capability], TEST, "evaluation")
+        test += drawn([row for row in found["evaluation"] if row["capability"] == capability], tests, "evaluation")
     pool.sort(key=lambda row: row["id"])
-    write(args.out / "pool.jsonl", pool, FIELDS)
-    write(args.out / "labels.jsonl", pool, ("id", "capability", "task", "template"))
-    for name, rows in (("dev", dev), ("test", test)):
-        write(args.out / f"{name}.jsonl", rows, (*FIELDS, "capability"))
+    write(out / "pool.jsonl", pool, FIELDS)
+    write(out / "labels.jsonl", pool, ("id", "capability", "task", "template"))
+    write(out / "dev.jsonl", dev, (*FIELDS, "capability"))
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for place, rows in enumerate((pool, dev, test)):
         for row in rows:
@@ -99,7 +100,10 @@ def main() -> None:
     print(f"{'capability':16} {'pool':>6} {'dev':>5} {'test':>5}")
     for capability, numbers in counts.items():
         print(f"{capability:16} {numbers[0]:6} {numbers[1]:5} {numbers[2]:5}")
+    write(out / "test.jsonl", test, (*FIELDS, "capability"))  # last: it says that all are there
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/recovery-proof"))
+    prepare(parser.parse_args().out)

@@ -1,4 +1,7 @@
-"""Divergence of two next-token distributions: Jensen-Shannon (Lin 1991), natural log, full vocabulary, no cut-off."""
+"""Divergences of two next-token distributions, full vocabulary, natural logarithms, no cut-off.
+
+Jensen-Shannon (Lin 1991) and Kullback-Leibler both ways (Kullback and Leibler 1951).
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,25 @@ import numpy as np
 
 
 class Divergence(NamedTuple):
-    """Per token, float32 (n,): `jsd` in [0, ln 2] nats; `log_a`, `log_b`: log-probability of the target under each model."""
+    """Per token, float32 (n,), nats. P is the first distribution, Q the second.
+
+    jsd           in [0, ln 2]
+    kl_forward    KL(P || Q);  kl_backward: KL(Q || P); both from 0 on, finite
+    log_a, log_b  log-probability of the target under P and Q
+    """
 
     jsd: np.ndarray
+    kl_forward: np.ndarray
+    kl_backward: np.ndarray
     log_a: np.ndarray
     log_b: np.ndarray
 
 
-def divergence(a: Any, b: Any, targets: Any) -> tuple[Any, Any, Any]:
-    """(jsd, log P(target), log Q(target)) from logits `a`, `b` (tokens, vocabulary) and `targets` int64 (tokens,).
+def divergence(a: Any, b: Any, targets: Any) -> Any:
+    """The five fields of `Divergence`, float32 (5, tokens), from logits `a`, `b` (tokens, vocabulary) and `targets` int64 (tokens,).
 
-    With M = (P + Q) / 2: JSD = (sum P log P + sum Q log Q) / 2 - sum M log M, from log-softmax in float32: two
-    exponentials and one logarithm per entry, and no division by a probability that has underflowed.
+    From log-softmax in float32: no quotient of probabilities, so nothing is lost where one has underflowed.
+    With M = (P + Q) / 2: JSD = (sum P log P + sum Q log Q) / 2 - sum M log M; KL(P || Q) = sum P (log P - log Q).
     """
     import torch
 
@@ -27,11 +37,12 @@ def divergence(a: Any, b: Any, targets: Any) -> tuple[Any, Any, Any]:
     log_p = a - torch.logsumexp(a, -1, keepdim=True)
     log_q = b - torch.logsumexp(b, -1, keepdim=True)
     p, q = log_p.exp(), log_q.exp()
-    m = 0.5 * (p + q)
+    m, gap = 0.5 * (p + q), log_p - log_q
     # 0 log 0 = 0: the clamp keeps the logarithm finite where both have underflowed.
-    jsd = (0.5 * (p * log_p + q * log_q) - m * torch.log(m.clamp_min(1e-38))).sum(-1)
+    jsd = (0.5 * (p * log_p + q * log_q) - m * torch.log(m.clamp_min(1e-38))).sum(-1).clamp(0.0, float(np.log(2.0)))
+    forward, backward = (p * gap).sum(-1).clamp_min(0.0), (q * -gap).sum(-1).clamp_min(0.0)
     at = targets[:, None]
-    return jsd.clamp(0.0, float(np.log(2.0))), log_p.gather(-1, at)[:, 0], log_q.gather(-1, at)[:, 0]
+    return torch.stack([jsd, forward, backward, log_p.gather(-1, at)[:, 0], log_q.gather(-1, at)[:, 0]])
 
 
 class Divergences:
@@ -48,9 +59,10 @@ class Divergences:
         self.kernel = torch.compile(divergence, dynamic=False) if compiled else divergence
 
     def __call__(self, hidden_a: Any, hidden_b: Any, targets: Any) -> Divergence:
-        """Hidden states (tokens, width of each model) and target ids (tokens,)."""
+        """Hidden states (tokens, width of each model) and target ids (tokens,), int64 tensor or array."""
         import torch
 
+        targets = torch.as_tensor(targets, device=hidden_a.device)
         found = []
         for first in range(0, len(targets), self.chunk):
             parts = [tensor[first : first + self.chunk] for tensor in (hidden_a, hidden_b, targets)]
@@ -58,6 +70,6 @@ class Divergences:
             if rows < self.chunk:
                 parts = [torch.cat([part, part[-1:].expand(self.chunk - rows, *part.shape[1:])]) for part in parts]
             values = self.kernel(self.head_a(parts[0]), self.head_b(parts[1]), parts[2])
-            found.append(torch.stack(values)[:, :rows])
-        merged = torch.cat(found, 1).float().cpu().numpy() if found else np.zeros((3, 0), np.float32)
+            found.append(values[:, :rows])
+        merged = torch.cat(found, 1).float().cpu().numpy() if found else np.zeros((5, 0), np.float32)
         return Divergence(*merged)

@@ -7,36 +7,53 @@ probability that the original model gives the answer: damage counts only where t
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from curate import models as weights
 from curate.algorithms.batches import length_batches
 from curate.algorithms.jsd import Divergences
 from curate.errors import UserMistake
-from curate.models import Precision, Template
+from curate.models import Encoded, Precision, Template
+from curate.score import llama_half
+from curate.score.states import as_loaded, as_states, half_identity, scored_states, stored_type
 from curate.stage import Resources, Stage, TableFunction
 
-MEANS = ("jsd", "loss_original", "loss_pruned", "loss_gap", "recoverable")
+MEANS = ("jsd", "kl_forward", "kl_backward", "loss_original", "loss_pruned", "loss_gap", "confident_gap", "recoverable")
+RELEASED = ("jsd_instruction", "ies_released")
 
 
 class Degradation(Stage):
     """Measures how far the pruned model has drifted from the original on each response.
 
-    Means over the response tokens (of a plain text: over all tokens); null where there is none.
+    Teacher forcing, full vocabulary, nats. Means over the response tokens (of a plain text: over all tokens); null
+    where there is none (empty answer) or where the chat template refuses the conversation. A row longer than
+    `max_tokens` is scored on what is left of it (see models.encode_messages). P: original, Q: pruned, y: the given token.
 
-    jsd            Jensen-Shannon divergence of the next-token distributions, nats, in [0, ln 2]
-    loss_original, loss_pruned   negative log-likelihood of the response, nats per token
+    jsd            Jensen-Shannon divergence, in [0, ln 2]
+    kl_forward     KL(P || Q);  kl_backward: KL(Q || P)
+    loss_original, loss_pruned   -log P(y), -log Q(y)
     loss_gap       loss_pruned - loss_original; negative where the pruned model is better
-    recoverable    jsd x probability of the token under the original model
+    confident_gap  P(y) (log P(y) - log Q(y)): the gap where the original was sure of the answer
+    recoverable    P(y) jsd
+    ies            efficiency score of PASER, its eq. 7: jsd / log((|x| + |y|)^2), |x| + |y| the tokens that the model reads
     response_tokens_scored   tokens that the means are over; null where the chat template refuses the conversation
 
+    With `released_code`, for comparison only, what PASER's released program computes instead:
+    jsd_instruction  SUM of JSD over the tokens of the prompt by itself, without template; null for a plain text
+    ies_released     that sum / log((prompt tokens + response characters)^2)
+
     model, pruned  references; both must have the same vocabulary
-    pair           together (auto): both models in one pass; layers before the first removed one run once
+    pair           together: both models in one pass; layers before the first removed one run once
+                   apart: the original's final states are read from `original_states` (score/states.py), its head is applied to them
+                   auto: together where both fit this machine, else apart (the pipeline asks `apart` and runs states first)
+    dtype          auto: bfloat16 where that is fast, else float16 by llama_half where the processor and the model fit, else float32
     """
 
     model: str
@@ -47,66 +64,170 @@ class Degradation(Stage):
     batch_tokens: int = Field(2048, ge=1)
     chunk: int = Field(64, ge=1)
     dtype: Precision = "auto"
+    released_code: bool = False
 
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "duplicate", "sample"})
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "numpy")
 
-    @field_validator("pair")
-    @classmethod
-    def _together(cls, pair: str) -> str:
-        if pair == "apart":
-            raise ValueError("pair: apart arrives with the recovery capability: set pair: together")
-        return pair
+    @model_validator(mode="after")
+    def _original_at_hand(self) -> Degradation:
+        if self.released_code and self.pair == "apart":
+            raise ValueError("released_code runs the original on prompts, whose states are not stored: set pair: together")
+        return self
 
     def reads(self) -> tuple[str, ...]:
-        return tuple(weights.ROW)
+        return (*weights.ROW, *(["original_states"] if self.pair == "apart" else []))
 
     def writes(self) -> pa.Schema:
-        return pa.schema([*((name, pa.float32()) for name in MEANS), ("response_tokens_scored", pa.int32())])
+        names = (*MEANS, "ies", *(RELEASED if self.released_code else ()))
+        return pa.schema([*((name, pa.float32()) for name in names), ("response_tokens_scored", pa.int32())])
 
     def models(self) -> tuple[str, ...]:
         return (self.model, self.pruned)
 
     def identity(self) -> dict[str, Any]:
-        return weights.execution_identity(self.dtype, compiles=True)
+        return half_identity(self.dtype, self.model, self.pruned) or weights.execution_identity(self.dtype, compiles=True)
 
     def resources(self) -> Resources:
-        return Resources(gpus=weights.gpus_wanted(), memory=weights.memory(self.model, self.pruned, precision=self.dtype))
+        if self.pair == "apart":
+            memory = weights.memory(self.pruned, self.pruned, precision=as_loaded(self.dtype)) + 2 * weights.head_bytes(self.model)
+        else:
+            # Once more the larger of the two: while layers are packed for llama_half both forms are held.
+            memory = weights.memory(self.model, self.model, self.pruned, precision=as_loaded(self.dtype))
+        return Resources(gpus=weights.gpus_wanted(), memory=memory)
 
     def load(self, folder: Path) -> TableFunction:
-        import torch
+        half = bool(half_identity(self.dtype, self.model, self.pruned))
+        tokenizer, pair, divergences = _stored_pair(self, half) if self.pair == "apart" else _pair(self, half)
+        budget = llama_half.TOKENS if half else self.batch_tokens
 
-        original, tokenizer = weights.load_causal_lm(self.model, self.dtype)
-        pruned, other = weights.load_causal_lm(self.pruned, self.dtype)
-        if tokenizer.get_vocab() != other.get_vocab():
-            raise UserMistake(f"'{self.model}' and '{self.pruned}' have different vocabularies: give a pruned copy of the same model")
-        for model, reference in ((original, self.model), (pruned, self.pruned)):
-            weights.check_window(model, self.max_tokens, reference)
-        divergences = Divergences(weights.output_head(original), weights.output_head(pruned), self.chunk, weights.compiled())
-        states = pair_states(original, pruned)
+        def measured(encoded: list[Encoded | None], stored: list[bytes | None] | None = None) -> np.ndarray:
+            return row_means(encoded, stored or [None] * len(encoded), pair, divergences, budget)
 
         def score(table: pa.Table) -> pa.Table:
             encoded = weights.encode_rows(tokenizer, table, self.template, self.max_tokens)
-            rows = [(i, row) for i, row in enumerate(encoded) if row is not None and row.scored.any()]
-            means = np.full((len(MEANS), len(encoded)), np.nan)
-            for picked in length_batches([len(row.ids) for _, row in rows], self.batch_tokens):
-                batch = weights.collate([rows[i][1] for i in picked])
-                with torch.inference_mode():
-                    a, b = (hidden[batch.rows, batch.columns] for hidden in states(batch.inputs))
-                    found = divergences(a, b, batch.targets)
-                tokens = np.stack([found.jsd, -found.log_a, -found.log_b, found.log_a - found.log_b, found.jsd * np.exp(found.log_a)])
-                means[:, [rows[i][0] for i in picked]] = mean_by_row(tokens, batch.rows.cpu().numpy(), len(picked))
-            columns = {name: pa.array(values.astype(np.float32), from_pandas=True) for name, values in zip(MEANS, means, strict=True)}
+            means = measured(encoded, table.column("original_states").to_pylist() if self.pair == "apart" else None)
+            read = np.array([0 if row is None else len(row.ids) for row in encoded])
+            columns = dict(zip(MEANS, means, strict=True)) | {"ies": means[0] / log_cost(read)}
+            if self.released_code:
+                columns |= dict(zip(RELEASED, released_scores(tokenizer, table, self.max_tokens, measured), strict=True))
             counts = pa.array([None if row is None else int(row.scored.sum()) for row in encoded], pa.int32())
-            return pa.table({**columns, "response_tokens_scored": counts})
+            return pa.table(
+                {name: pa.array(values.astype(np.float32), from_pandas=True) for name, values in columns.items()}
+                | {"response_tokens_scored": counts}
+            )
 
         return score
+
+
+# Rows and, where the models are apart, their stored states -> final hidden states of both models at the scored tokens.
+Pair = Callable[[list[Encoded], list[bytes | None]], tuple[Any, Any]]
+
+
+def apart(stage: Degradation) -> bool:
+    """Whether the original's states are to be stored first (score/states.py): asked for, or both models do not fit this machine."""
+    if stage.pair != "auto":
+        return stage.pair == "apart"
+    return not stage.released_code and stage.resources().memory > 0.8 * weights.device_memory()
+
+
+def _pair(stage: Degradation, half: bool) -> tuple[Any, Pair, Any]:
+    """(tokenizer, pair, divergences) with both models in memory."""
+    import torch
+
+    dtype = "float32" if half else stage.dtype
+    original, tokenizer = weights.load_causal_lm(stage.model, dtype)
+    pruned, other = weights.load_causal_lm(stage.pruned, dtype)
+    _check(stage, tokenizer, other, original, pruned)
+    heads = weights.output_head(original), weights.output_head(pruned)
+    if half:
+        both = llama_half.PairHalf(original, pruned, stage.max_tokens, shared_layers(original, pruned))
+        return tokenizer, lambda rows, _: both(rows), llama_half.DivergencesHalf(heads[0].weight, heads[1].weight)
+    states = pair_states(original, pruned)
+
+    def pair(rows: list[Encoded], stored: list[bytes | None]) -> tuple[Any, Any]:
+        batch = weights.collate(rows)
+        with torch.inference_mode():
+            a, b = (hidden[batch.rows, batch.columns] for hidden in states(batch.inputs))
+        return a, b
+
+    return tokenizer, pair, Divergences(*heads, stage.chunk, weights.compiled())
+
+
+def _stored_pair(stage: Degradation, half: bool) -> tuple[Any, Pair, Any]:
+    """(tokenizer, pair, divergences) with the pruned model and, of the original, its output head."""
+    dtype = "float32" if half else stage.dtype
+    pruned, tokenizer = weights.load_causal_lm(stage.pruned, dtype)
+    _check(stage, weights.load_tokenizer(stage.model), tokenizer, pruned)
+    head, own = weights.load_head(stage.model, dtype), weights.output_head(pruned)
+    if head is None:
+        warnings.warn(f"'{stage.model}': its output head is not one matrix in its files: the whole model is loaded", stacklevel=2)
+        head = weights.output_head(weights.load_causal_lm(stage.model, dtype)[0])
+    run = scored_states(pruned, half, stage.max_tokens)
+    kind, width = stored_type(stage.dtype, stage.model), head.weight.shape[1]
+
+    def pair(rows: list[Encoded], stored: list[bytes | None]) -> tuple[Any, Any]:
+        states = as_states(stored, rows, width, kind)
+        return states.half().numpy() if half else states.to(own.weight.dtype), run(rows)
+
+    if half:
+        return tokenizer, pair, llama_half.DivergencesHalf(head.weight, own.weight)
+    return tokenizer, pair, Divergences(head, own, stage.chunk, weights.compiled())
+
+
+def _check(stage: Degradation, tokenizer: Any, other: Any, *models: Any) -> None:
+    if tokenizer.get_vocab() != other.get_vocab():
+        raise UserMistake(f"'{stage.model}' and '{stage.pruned}' have different vocabularies: give a pruned copy of the same model")
+    for model in models:
+        weights.check_window(model, stage.max_tokens, stage.model)
+
+
+def row_means(encoded: list[Encoded | None], stored: list[bytes | None], pair: Pair, divergences: Any, batch_tokens: int) -> np.ndarray:
+    """MEANS of each row's scored tokens, float64 (len(MEANS), rows); NaN for a row without any, and only there."""
+    import torch
+
+    rows = [(i, row) for i, row in enumerate(encoded) if row is not None and row.scored.any()]
+    means = np.full((len(MEANS), len(encoded)), np.nan)
+    for picked in length_batches([len(row.ids) for _, row in rows], batch_tokens):
+        numbers, batch = [rows[i][0] for i in picked], [rows[i][1] for i in picked]
+        with torch.inference_mode():
+            a, b = pair(batch, [stored[number] for number in numbers])
+            found = divergences(a, b, np.concatenate([row.ids[row.scored] for row in batch]))
+        if not all(np.isfinite(values).all() for values in found):
+            raise UserMistake("a model gives logits that are not finite: set dtype: float32, or mend its weights")
+        gap, given = found.log_a - found.log_b, np.exp(found.log_a)
+        tokens = [found.jsd, found.kl_forward, found.kl_backward, -found.log_a, -found.log_b, gap, given * gap, given * found.jsd]
+        of_row = np.repeat(np.arange(len(batch)), [row.scored.sum() for row in batch])
+        means[:, numbers] = mean_by_row(np.stack(tokens), of_row, len(batch))
+    return means
 
 
 def mean_by_row(tokens: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     """Means (measures, count), float64, of `tokens` (measures, n) over the tokens of each row; `rows` int64 (n,)."""
     totals = np.stack([np.bincount(rows, values.astype(np.float64), minlength=count) for values in tokens])
     return totals / np.bincount(rows, minlength=count)
+
+
+def log_cost(size: np.ndarray) -> np.ndarray:
+    """log(size^2), PASER's cost of a row; a size below 2 counts as 2, where the logarithm would vanish."""
+    return 2 * np.log(np.maximum(size, 2.0))
+
+
+def released_scores(tokenizer: Any, table: pa.Table, max_tokens: int, measured: Any) -> np.ndarray:
+    """RELEASED of each row, float64 (2, rows): what paser.py of PASER's repository computes, natural logarithms there too.
+
+    It feeds the prompt alone and adds up the JSD of every position, the last included; its cost adds characters to tokens.
+    """
+    prompts, responses = table.column("prompt").to_pylist(), table.column("response").to_pylist()
+    encoded: list[Encoded | None] = []
+    for prompt in prompts:
+        ids = weights.content_ids(tokenizer, prompt or "")[:max_tokens]
+        # One more token, which is not fed to the models: each position before it is scored.
+        encoded.append(Encoded(np.array(ids + ids[-1:], np.int64), np.arange(len(ids) + 1) > 0, False) if ids else None)
+    lengths = np.array([0 if row is None else len(row.ids) - 1 for row in encoded], np.float64)
+    size = lengths + [len(response or "") for response in responses]
+    jsd = measured(encoded)[0] * lengths
+    return np.stack([jsd, jsd / log_cost(size)])
 
 
 def pair_states(original: Any, pruned: Any) -> Any:
@@ -117,17 +238,23 @@ def pair_states(original: Any, pruned: Any) -> Any:
     """
     import torch
 
-    def apart(inputs: Any) -> tuple[Any, Any]:
+    def separately(inputs: Any) -> tuple[Any, Any]:
         return weights.hidden_states(original, inputs), weights.hidden_states(pruned, inputs)
 
-    removed = getattr(pruned.config, "curate_removed_layers", None)
-    if not removed or not _same_prefix(original, pruned, removed[0]):
-        return apart
-    shared = SharedPrefix(original, pruned, removed)
+    first = shared_layers(original, pruned)
+    if not first:
+        return separately
+    shared = SharedPrefix(original, pruned, pruned.config.curate_removed_layers)
     probe = torch.arange(1, 17, device=weights.device()).reshape(2, 8)
     with torch.inference_mode():
         same = torch.equal(shared(probe)[1], weights.hidden_states(pruned, probe))
-    return shared if same else apart
+    return shared if same else separately
+
+
+def shared_layers(original: Any, pruned: Any) -> int:
+    """How many first layers both have in common to the bit, embeddings too: those before the first one that `curate prune` removed."""
+    removed = getattr(pruned.config, "curate_removed_layers", None)
+    return removed[0] if removed and _same_prefix(original, pruned, removed[0]) else 0
 
 
 def _same_prefix(original: Any, pruned: Any, first: int) -> bool:

