@@ -47,7 +47,7 @@ class Tuning(BaseModel):
     max_tokens     a longer row loses its beginning
 
     Weights and optimizer are float32 always; on hardware that is faster in bfloat16 the products are (autocast).
-    Training in float16 is what lets published "whole pool" baselines collapse (docs/methods/recovery.md).
+    Half precision weights are not offered: float16 fine-tuning of Llama models is known to diverge (issues of LLM-Pruner).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

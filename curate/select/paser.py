@@ -5,7 +5,7 @@ consistency graph against conflicts. Two things differ, both to the paper's adva
 holds goes to the others, and so does the rest of rounding. The released program does something else (it sums JSD over
 instruction tokens): `degradation.released_code: true` writes that score, `by: ies_released` ranks by it.
 
-On the instruction pools measured here the concept graph ends a selection early: docs/methods/recovery.md.
+On the instruction pool measured here the concept graph ends a selection early: benchmarks/results/conflicts.md.
 """
 
 from __future__ import annotations
