@@ -9,7 +9,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from curate import models
-from curate.algorithms.batches import length_batches
 from curate.errors import UserMistake
 
 
@@ -118,27 +117,6 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + float(np.cos(np.pi * (step - rise) / max(1, steps - rise))))
-
-
-def response_losses(model: Any, rows: Sequence[models.Encoded], batch_tokens: int = 2048) -> np.ndarray:
-    """Mean negative log-likelihood of each row's scored tokens, float64 (rows,), nats per token; NaN where there is none."""
-    import torch
-
-    found = np.full(len(rows), np.nan)
-    scored = [i for i, row in enumerate(rows) if row.scored.any()]
-    for batch in length_batches([len(rows[i].ids) for i in scored], batch_tokens):
-        picked = [scored[i] for i in batch]
-        part = models.collate([rows[i] for i in picked])
-        with torch.inference_mode(), _autocast():
-            states = models.hidden_states(model, part.inputs)[part.rows, part.columns]
-            # 512 positions of logits at a time
-            losses = torch.cat([
-                torch.nn.functional.cross_entropy(model.get_output_embeddings()(states[i : i + 512]).float(), part.targets[i : i + 512], reduction="none")
-                for i in range(0, len(states), 512)
-            ])  # fmt: skip
-        places = part.rows.cpu().numpy()
-        found[picked] = np.bincount(places, losses.double().cpu().numpy(), len(picked)) / np.bincount(places, minlength=len(picked))
-    return found
 
 
 def _response_loss(model: Any, rows: list[models.Encoded]) -> Any:

@@ -279,7 +279,7 @@ def main() -> None:
             print(f"{len(records):>4}/{len(wanted)} {record['arm']:<18} seed {record['seed']} {record['rows']:>5} rows {record['tokens']:>7} tokens  loss {np.mean(record['losses']):.4f} {took}", flush=True)  # fmt: skip
     else:
         for trial in wanted:
-            if (record := results.found.get(trial.key(tuning, digest))) is not None:
+            if (record := results.found.get(trial.key(ORIGINAL, tuning, digest))) is not None:
                 records.append({**record, "arm": trial.arm, "seed": trial.seed})
     if "table" in args.do:
         text = table(records, names, f"{args.pruning}, {args.budget:,} {args.unit.replace('_', ' ')}")

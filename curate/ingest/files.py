@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate.dataset import CANONICAL
-from curate.errors import CurateError, UnreadableFile
+from curate.errors import CurateError, UnreadableFile, UserMistake
 from curate.ingest import arrow, csv, hub, jsonl, parquet, streams
 from curate.ingest.canonical import BUILDERS, BadRow, Row, as_text, encode, hash_id
 from curate.ingest.find import SourceFile, find_files, suffix_of
@@ -21,12 +21,24 @@ from curate.ingest.record import Record
 from curate.ingest.settings import Fields, Ingest, Source
 from curate.stage import VERDICT, verdict_column
 
-__all__ = ["FORMAT_VERSION", "Fields", "Ingest", "Source", "SourceFile", "find_files", "read_shards"]
+__all__ = ["FORMAT_VERSION", "Fields", "Ingest", "Source", "SourceFile", "find_files", "read_beside", "read_shards"]
 
 # Raise it whenever the same file would give other shards: it is part of ingest's fingerprint.
 FORMAT_VERSION = 1
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+def read_beside(path: Path | str, keep: tuple[str, ...], what: str) -> list[pa.Table]:
+    """The rows of a file or folder beside the corpus (test rows, a target), as `read_shards` gives them; every row must be readable.
+
+    `what` names the file in the message where one is not.
+    """
+    reader = Ingest.model_validate({"path": str(path), "keep": keep})
+    tables = [table for file in find_files(reader) for table in read_shards(reader, file)]
+    if bad := sum(len(table) - table.column("verdict").null_count for table in tables):
+        raise UserMistake(f"{bad} rows of {what} {path} cannot be read as rows: mend or remove them")
+    return tables
 
 
 def read_shards(settings: Ingest, file: SourceFile) -> Iterator[pa.Table]:

@@ -6,7 +6,6 @@ config.json of the copy lists what was removed (`curate_removed_layers`, numbers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,11 +34,6 @@ class Depth(Pruning):
             raise UserMistake(str(error)) from error
         _remove(model, removed)
         return {"removed": removed, "block_influence": [round(float(value), 8) for value in influence]}
-
-
-def prune_depth(model_ref: str, out: Path, layers: int, calibration_texts: Sequence[str]) -> dict[str, Any]:
-    """`Depth(model=model_ref, layers=layers).prune(calibration_texts, out)`."""
-    return Depth(model=model_ref, layers=layers).prune(calibration_texts, out)
 
 
 def _block_influence(model: Any, encoded: Sequence[Encoded]) -> np.ndarray:

@@ -6,21 +6,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from curate.errors import UserMistake
+from curate import models
+from curate.dataset import CANONICAL
 from curate.generate.cache import ResponseCache
 from curate.generate.in_process import InProcess, ModelBackend, Request
-from curate.ingest.files import read_shards
-from curate.ingest.find import find_files
-from curate.ingest.settings import Ingest
+from curate.ingest.files import read_beside
 
 
 def read_rows(path: Path, keep: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The rows of a file or folder beside the corpus, as canonical rows; `keep`: further columns of it."""
-    reader = Ingest.model_validate({"path": str(path), "keep": tuple(keep)})
-    rows = [row for file in find_files(reader) for table in read_shards(reader, file) for row in table.to_pylist()]
-    if bad := sum(row["verdict"] is not None for row in rows):
-        raise UserMistake(f"{bad} of {len(rows)} rows in {path} cannot be read as rows: mend or remove them")
-    return [row for row in rows if row["response"] or row["messages"]]
+    """Test rows from a file or folder, as canonical rows; `keep`: further columns of it."""
+    return [row for table in read_beside(path, tuple(keep), "the test") for row in table.to_pylist()]
+
+
+def teachable(tokenizer: Any, rows: Sequence[Mapping[str, Any]], template: models.Template, max_tokens: int) -> list[bool]:
+    """Which rows have an answer to train or to be examined on, in a conversation that the chat template accepts."""
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(
+        [{name: row[name] for name in models.ROW} for row in rows], CANONICAL.empty_table().select(models.ROW).schema
+    )
+    return [row is not None and bool(row.scored.any()) for row in models.encode_rows(tokenizer, table, template, max_tokens)]
 
 
 def own_answers(original: str, rows: Sequence[Mapping[str, Any]], max_new_tokens: int, cache: Path | None = None) -> list[dict[str, Any]]:
@@ -33,7 +38,6 @@ def own_answers(original: str, rows: Sequence[Mapping[str, Any]], max_new_tokens
         ResponseCache(str(cache) if cache else None),
         0.0,
     )
-    requests = [Request(str(row["row_id"]), ({"role": "user", "content": row["prompt"]},), "own", 0) for row in rows if row["prompt"]]
     asked = [row for row in rows if row["prompt"]]
-    answers = backend.answer(requests)
+    answers = backend.answer([Request(row["row_id"], ({"role": "user", "content": row["prompt"]},), "own", 0) for row in asked])
     return [{**row, "messages": None, "response": answer.text} for row, answer in zip(asked, answers, strict=True) if answer.text.strip()]

@@ -14,9 +14,11 @@ on the mean over groups (capabilities) of the mean loss of held-out responses, n
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,9 @@ from curate import models
 from curate.algorithms.matching import deviation, length_matched
 from curate.errors import UserMistake
 from curate.ledger import Ledger, fates
+from curate.progress import duration
 from curate.recover.arms import random_rows
-from curate.recover.exam import own_answers, read_rows
+from curate.recover.exam import own_answers, read_rows, teachable
 from curate.recover.outcome import published_version, summarise
 from curate.recover.trials import Exam, Results, Trial, run_trials
 from curate.select.sample import draws
@@ -49,27 +52,40 @@ class Pool:
     response_tokens: np.ndarray
 
 
-def read_pool(ledger: Ledger, test_rows: int, seed: int) -> Pool:
-    """The rows that the last selection decided on. `test_rows` of them, the same number of every cluster, are held out."""
+def read_pool(
+    ledger: Ledger, tokenizer: Any, tuning: Tuning, test_rows: int, seed: int = 0, questions: frozenset[str] = frozenset()
+) -> Pool:
+    """The rows that the last selection decided on. `test_rows` of them, the same number of every cluster, are held out.
+
+    What was generated from a held-out row is in no arm either: it repeats its question or its answer. Nor is a row
+    whose prompt is one of `questions`, those of test rows from elsewhere. Rows without a usable answer are left out.
+    """
     rows: list[dict[str, Any]] = []
+    places: list[str] = []
     chosen: list[bool] = []
     last = ledger.decisions[-1]
     for shard in ledger.dataset.shards:
         names = [*models.ROW, "row_id", "tokens", "response_tokens"]
-        names += [name for name in ("cluster", "origin") if name in shard.columns]
+        names += [name for name in ("cluster", "origin", "parent_at") if name in shard.columns]
         fate = fates(ledger.folder, shard, ledger.decisions)
         table = ledger.dataset.read(shard, names)
-        for row, what, step in zip(table.to_pylist(), fate["fate"].to_pylist(), fate["step"].to_pylist(), strict=True):
-            kept = what == "kept"
-            if (kept or (what == "dropped" and step == last)) and (row["response"] or row["messages"]):
+        judged = zip(table.to_pylist(), fate["fate"].to_pylist(), fate["step"].to_pylist(), strict=True)
+        for position, (row, what, step) in enumerate(judged):
+            if what == "kept" or (what == "dropped" and step == last):
                 rows.append(row)
-                chosen.append(kept)
+                places.append(f"{shard.name}:{position}")
+                chosen.append(what == "kept")
+    usable = teachable(tokenizer, rows, tuning.template, tuning.max_tokens)
+    rows, places = list(compress(rows, usable)), list(compress(places, usable))
+    chosen = list(compress(chosen, usable))
     if not any(chosen):
         raise UserMistake(f"{ledger.folder} kept no row with a response: there is nothing to recover with; raise select.budget")
     raw = np.array([row.get("origin") is None for row in rows])
     groups = np.unique([str(row.get("cluster")) for row in rows], return_inverse=True)[1]
     test = _held_out(np.array(draws([row["row_id"] for row in rows], seed, "test")), groups, raw, test_rows)
-    rest = np.setdiff1d(np.arange(len(rows)), test)
+    held_out = {places[i] for i in test}
+    barred = [i for i, row in enumerate(rows) if row.get("parent_at") in held_out or row["prompt"] in questions]
+    rest = np.setdiff1d(np.arange(len(rows)), [*test, *barred])
     return Pool(
         rows,
         rest[np.array(chosen)[rest]],
@@ -107,15 +123,16 @@ def plan(pool: Pool, original: str, pruned: str, seeds: int, unit: str) -> tuple
     trials = [trial("none", 0, pruned, nothing), trial("original", 0, original, nothing)]
     for seed in range(seeds):
         trials.append(trial("selection", seed, pruned, pool.chosen))
-        try:
-            twins = length_matched(pool.tokens - pool.response_tokens, pool.response_tokens, pool.chosen, pool.raw, seed)
-            off = deviation(pool.tokens - pool.response_tokens, pool.response_tokens, pool.chosen, twins)
+        if len(np.setdiff1d(pool.raw, pool.chosen)) >= len(pool.chosen):
+            prompt = pool.tokens - pool.response_tokens
+            twins = length_matched(prompt, pool.response_tokens, pool.chosen, pool.raw, seed)
+            off = deviation(prompt, pool.response_tokens, pool.chosen, twins)
             remarks.append(
                 f"length-matched rows of seed {seed}: {off['tokens']:+.1%} tokens, {off['response_tokens']:+.1%} response tokens"
             )
             trials.append(trial("length_matched", seed, pruned, np.sort(twins)))
-        except ValueError as error:
-            remarks.append(f"no length-matched control: {error}")
+        else:
+            remarks.append("no length-matched control: more rows were chosen than left; choose at most half of the pool")
         picked = random_rows(cost, pool.raw, budget, seed, pool.groups)
         trials.append(trial("stratified", seed, pruned, picked))
         trials.append(trial("ceiling", seed, original, random_rows(cost, pool.raw, budget, seed)))
@@ -137,11 +154,14 @@ def recover(
     """Run the experiment, or what is missing of it, and write RUN/recovery/trials.jsonl and summary.json; the summary."""
     tuning = tuning or Tuning()
     folder = ledger.folder / "recovery"
-    pool = read_pool(ledger, 0 if test else test_rows, 0)
+    tokenizer = models.load_tokenizer(original)
     if test:
         rows = read_rows(test, (by,) if by else ())
+        rows = list(compress(rows, teachable(tokenizer, rows, tuning.template, tuning.max_tokens)))
+        pool = read_pool(ledger, tokenizer, tuning, 0, questions=frozenset(row["prompt"] for row in rows if row["prompt"]))
         names = [str(row[by]) if by else "all" for row in rows]
     else:
+        pool = read_pool(ledger, tokenizer, tuning, test_rows)
         rows = [pool.rows[i] for i in pool.test]
         names = [f"cluster {row['cluster']}" if row.get("cluster") is not None else "all" for row in rows]
     if not rows:
@@ -155,10 +175,12 @@ def recover(
     say(f"{len(rows)} test rows in {len(set(names))} groups; the original answers {len(ask)} prompts itself")
     exam = Exam(_plain(rows), _plain(own_answers(original, ask, OWN_TOKENS, folder / "answers")), tuning.max_tokens, tuning.template)
     trials, remarks = plan(pool, original, pruned, seeds, unit)
-    records = []
+    records, new, began = [], 0, time.monotonic()
     for record in run_trials(trials, original, tuning, exam, Results(folder / "trials.jsonl"), workers):
         records.append(record)
-        say(progress(record, len(records), len(trials)))
+        new += not record.get("reused")
+        left = (time.monotonic() - began) / new * (len(trials) - len(records)) if new else None
+        say(progress(record, len(records), len(trials)) + (f"  about {duration(left)} left" if left else ""))
     summary = summarise(records, names) | {"dataset": published_version(ledger.folder)} | {
         "unit": unit, "test": str(test) if test else None, "tuning": tuning.model_dump(), "original": original, "pruned": pruned, "remarks": remarks,
     }  # fmt: skip
@@ -167,7 +189,7 @@ def recover(
 
 
 def progress(record: Mapping[str, Any], done: int, of: int) -> str:
-    loss = np.nanmean([value for value in record["losses"] if value is not None])
+    loss = np.mean(record["losses"])
     tokens = f"{record['rows']:,} rows, {record['tokens']:,} tokens" if record["rows"] else "not tuned"
     took = "done before" if record.get("reused") else f"{sum(record['cpu_seconds']):.0f} CPU-s"
     return f"{done:>3}/{of}  {record['arm']:<15} seed {record['seed']}  {tokens:<28} loss {loss:.3f}  {took}"

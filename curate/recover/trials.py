@@ -1,6 +1,6 @@
 """One trial of a recovery experiment: fine-tune a model on some rows, then examine it on rows it has not seen.
 
-A trial is named by the content of all that decides it, and a finished one is a line of a JSONL file: an experiment
+A trial is named by the content of the models, rows, answers and settings that decide it (not by our code), and a finished one is a line of a JSONL file: an experiment
 goes on where it was stopped, in as many sittings as it needs, and rows picked twice are trained on once.
 """
 
@@ -12,13 +12,19 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from curate import models
-from curate.training import Tuning, response_losses, tune
+from curate.algorithms.jsd import Divergences
+from curate.errors import UserMistake
+from curate.score.degradation import Pair, row_means
+from curate.score.perplexity import MeanLoss
+from curate.stopping import check_stop
+from curate.training import Tuning, tune
 
 Row = Mapping[str, Any]  # with the columns of models.ROW
 
@@ -50,10 +56,11 @@ class Trial:
     model: str
     rows: tuple[Row, ...]
 
-    def key(self, tuning: Tuning, exam: str) -> str:
-        """Equal for trials that must give equal results; `exam` is the digest of the exam."""
+    def key(self, original: str, tuning: Tuning, exam: str) -> str:
+        """Equal for trials that must give equal results on this code; `exam` is the digest of the exam."""
         trained = [tuning.model_dump(), self.seed, _content(self.rows)] if self.rows else None
-        return _digest([models.identity(self.model), trained, exam])
+        runs_on = [models.execution_identity(), *(metadata.version(name) for name in ("torch", "transformers"))]
+        return _digest([models.identity(self.model), models.identity(original), trained, exam, runs_on])
 
 
 def _content(rows: Sequence[Row]) -> list[list[Any]]:
@@ -68,31 +75,26 @@ class Examiner:
     """A process that runs trials. `original` is the model whose behaviour is to be got back."""
 
     def __init__(self, original: str, tuning: Tuning, exam: Exam):
-        from curate.algorithms.jsd import Divergences
-
         self.tuning, self.exam = tuning, exam
         self.original, self.tokenizer = models.load_causal_lm(original, "float32")
-        encode = [
-            [models.encode_row(self.tokenizer, row, exam.template, exam.max_tokens) for row in rows] for rows in (exam.rows, exam.own)
-        ]
-        self.rows, self.own = encode
-        self.divergences = Divergences
+        self.rows, self.own = ([self._encoded(row) for row in rows] for rows in (exam.rows, exam.own))
         self.states: dict[int, Any] = {}  # of the original on each batch of `own`, kept: it never changes
+
+    def _encoded(self, row: Row) -> models.Encoded:
+        return models.encode_row(self.tokenizer, row, self.exam.template, self.exam.max_tokens)
 
     def run(self, trial: Trial, tick: Any = None) -> dict[str, Any]:
         """A record for the results: what was trained on, and per row of the exam `losses` and `divergences` (nats)."""
         began = time.process_time()
         model, _ = models.load_causal_lm(trial.model, "float32")
         encoded = [models.encode_row(self.tokenizer, row, self.tuning.template, self.tuning.max_tokens, ends=True) for row in trial.rows]
-        encoded = [row for row in encoded if row.scored.any()]
         steps = tune(model, encoded, self.tuning, trial.seed, tick) if encoded else np.zeros(0)
         trained = time.process_time()
-        losses = response_losses(model, self.rows)
-        divergences = self._divergences(model)
+        losses = MeanLoss(model, batch_tokens=2048, chunk=512)([*self.rows])
+        divergences = row_means([*self.own], [None] * len(self.own), self._pair(model), self._divergences(model), 2048)[0]
         return {
             "arm": trial.arm,
             "seed": trial.seed,
-            "key": trial.key(self.tuning, self.exam.digest()),
             "rows": len(encoded),
             "tokens": int(sum(len(row.ids) for row in encoded)),
             "response_tokens": int(sum(row.scored.sum() for row in encoded)),
@@ -103,26 +105,17 @@ class Examiner:
             "cpu_seconds": [round(trained - began, 1), round(time.process_time() - trained, 1)],
         }
 
-    def _divergences(self, model: Any) -> np.ndarray:
-        """Mean Jensen-Shannon divergence from the original over each own answer, float64 (rows,), nats per token."""
-        import torch
+    def _pair(self, model: Any) -> Pair:
+        def states(rows: list[models.Encoded], stored: list[bytes | None]) -> tuple[Any, Any]:
+            batch, place = models.collate(rows), id(rows[0])  # `own` lives as long as this object, and so do its batches
+            if place not in self.states:
+                self.states[place] = models.hidden_states(self.original, batch.inputs)[batch.rows, batch.columns]
+            return self.states[place], models.hidden_states(model, batch.inputs)[batch.rows, batch.columns]
 
-        from curate.algorithms.batches import length_batches
+        return states
 
-        measure = self.divergences(models.output_head(self.original), models.output_head(model), compiled=models.compiled())
-        found = np.full(len(self.own), np.nan)
-        scored = [i for i, row in enumerate(self.own) if row.scored.any()]
-        for number, batch in enumerate(length_batches([len(self.own[i].ids) for i in scored], 2048)):
-            picked = [scored[i] for i in batch]
-            part = models.collate([self.own[i] for i in picked])
-            with torch.inference_mode():
-                if number not in self.states:
-                    self.states[number] = models.hidden_states(self.original, part.inputs)[part.rows, part.columns]
-                here = models.hidden_states(model, part.inputs)[part.rows, part.columns]
-                jsd = measure(self.states[number], here, part.targets).jsd
-            places = part.rows.cpu().numpy()
-            found[picked] = np.bincount(places, jsd.astype(np.float64), len(picked)) / np.bincount(places, minlength=len(picked))
-        return found
+    def _divergences(self, model: Any) -> Divergences:
+        return Divergences(models.output_head(self.original), models.output_head(model), compiled=models.compiled())
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:
@@ -160,7 +153,7 @@ def _begin(original: str, tuning: Tuning, exam: Exam) -> None:
 
     from curate.engine import set_threads
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     set_threads(1)
     global _examiner
     _examiner = Examiner(original, tuning, exam)
@@ -180,10 +173,11 @@ def run_trials(
     with its own arm.
     """
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-    from multiprocessing import get_context
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import active_children, get_context
 
     digest = exam.digest()
-    keys = [trial.key(tuning, digest) for trial in trials]
+    keys = [trial.key(original, tuning, digest) for trial in trials]
     waiting: dict[str, list[Trial]] = {}
     for trial, key in zip(trials, keys, strict=True):
         if key in results.found:
@@ -194,13 +188,21 @@ def run_trials(
         return
     pool = ProcessPoolExecutor(min(workers, len(waiting)), get_context("spawn"), _begin, (original, tuning, exam))
     try:
-        futures = {pool.submit(_run, same[0]): same for same in waiting.values()}
+        futures = {pool.submit(_run, same[0]): (key, same) for key, same in waiting.items()}
         while futures:
-            done, _ = wait(futures, return_when=FIRST_COMPLETED)
+            done, _ = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
+            check_stop()
             for future in done:
-                record = future.result()
+                key, same = futures.pop(future)
+                record = {"key": key, **future.result()}
                 results.add(record)
-                for trial in futures.pop(future):
+                for trial in same:
                     yield {**record, "arm": trial.arm, "seed": trial.seed}
+    except BrokenProcessPool:
+        raise UserMistake(
+            "a training process died, of too little memory as a rule: give fewer --workers; what is finished is kept"
+        ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        for child in active_children():  # a training under way would go on for minutes
+            child.terminate()

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 from curate.errors import UserMistake
 
 
-def existing(path: str, setting: str) -> Path:
-    """The file at `path`; `setting` names it in the message where there is none."""
+def existing(path: str, setting: str, kinds: str = ".jsonl, .parquet or .txt") -> Path:
+    """The file at `path`; `setting` names it, and `kinds` what to give, in the message where there is none."""
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserMistake(f"{setting} {file} does not exist: give a .jsonl, .parquet or .txt file")
+        raise UserMistake(f"{setting} {file} does not exist: give a {kinds} file")
     return file
 
 

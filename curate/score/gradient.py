@@ -21,10 +21,13 @@ from curate import models as weights
 from curate.algorithms.batches import length_batches
 from curate.algorithms.gradient_features import RowGradients, alignments, is_prime, prime_below
 from curate.errors import UserMistake
-from curate.ingest.files import Ingest, find_files, read_shards
+from curate.ingest.files import read_beside
 from curate.models import Template
+from curate.score._texts import existing
 from curate.score.perplexity import nullable
 from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction, read_decision, write_decision
+
+KINDS = ".parquet or .jsonl"  # of the target: rows with prompt and response
 
 
 class _Features(Stage):
@@ -128,7 +131,10 @@ class Gradient(_Features):
         return pa.schema([*measures, *([("gradient_features", super().writes().field(0).type)] if self.keep_features else [])])
 
     def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "target": weights.file_digest(_existing(self.target)) if self.target else None}
+        return {
+            **super().identity(),
+            "target": weights.file_digest(existing(self.target, "gradient: target", KINDS)) if self.target else None,
+        }
 
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
         """Writes directions.npz (group names; sums of directions, float64 (groups, dims)), info.json, and the decisions."""
@@ -200,13 +206,10 @@ class Gradient(_Features):
 
     def _target(self) -> list[tuple[list[str], pa.Table]]:
         """Groups and features of the target's rows."""
-        path = _existing(self.target or "")
-        reader = Ingest.model_validate({"path": str(path), "keep": (self.group_by,) if self.group_by else ()})
+        path = existing(self.target or "", "gradient: target", KINDS)
+        tables = read_beside(path, (self.group_by,) if self.group_by else (), "gradient: target")
         features = self._features()
-        tables = [table for file in find_files(reader) for table in read_shards(reader, file)]
         for table in tables:
-            if bad := len(table) - table.column("verdict").null_count:
-                raise UserMistake(f"gradient: {bad} rows of target {path} cannot be read as rows: mend or remove them")
             if self.group_by and table.column(self.group_by).null_count == len(table):
                 raise UserMistake(f"gradient: group_by '{self.group_by}' is not in {path}: name one of its columns, or leave group_by out")
         return [(self._groups(table), features(table)) for table in tables]
@@ -218,10 +221,3 @@ def _directions(found: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     there = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
     flat = column.drop_null().flatten().to_numpy(zero_copy_only=False)
     return flat.astype(np.float32).reshape(len(there), column.type.list_size), there
-
-
-def _existing(path: str) -> Path:
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserMistake(f"gradient: target {file} does not exist: give a .parquet or .jsonl file of rows with responses")
-    return file

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from curate import models
 from curate.cli import app
 from curate.ledger import open_run
 from curate.recover import experiment, outcome
+from curate.training import Tuning
 
 SEEDS = 2
 
@@ -46,8 +49,39 @@ select: {{budget: 0.25, unit: response_tokens, groups: cluster, share_by: jsd, b
     return folder / "run"
 
 
+def read_pool(run: Path, **options) -> experiment.Pool:
+    tokenizer = models.load_tokenizer(experiment.models_of(open_run(run))[0])
+    return experiment.read_pool(open_run(run), tokenizer, Tuning(), 24, **options)
+
+
+def test_a_question_of_the_test_is_in_no_arm(run: Path):
+    whole = read_pool(run)
+    prompt = whole.rows[whole.chosen[0]]["prompt"]
+    without = read_pool(run, questions=frozenset([prompt]))
+    assert len(without.chosen) == len(whole.chosen) - 1 and len(without.raw) == len(whole.raw) - 1
+    assert prompt not in {without.rows[i]["prompt"] for i in without.raw}
+
+
+def test_what_was_generated_from_a_test_row_is_in_no_arm(run: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = read_pool(run)
+    ledger = open_run(run)
+    source = whole.rows[whole.test[0]]["row_id"]
+    at = next(f"{shard.name}:{position}" for shard, position in ledger.find(source))
+    child = whole.rows[whole.chosen[0]]["row_id"]
+    read = type(ledger.dataset).read
+
+    def with_parent(dataset, shard, names):
+        table = read(dataset, shard, [name for name in names if name != "parent_at"])
+        parents = [at if row_id == child else None for row_id in table["row_id"].to_pylist()]
+        return table.append_column("parent_at", pa.array(parents, pa.string()))
+
+    monkeypatch.setattr(type(ledger.dataset), "read", with_parent)
+    pool = read_pool(run)
+    assert child not in {pool.rows[i]["row_id"] for i in (*pool.chosen, *pool.raw)} and len(pool.chosen) == len(whole.chosen) - 1
+
+
 def test_arms_cost_the_same_and_no_arm_holds_a_test_row(run: Path):
-    pool = experiment.read_pool(open_run(run), 24, 0)
+    pool = read_pool(run)
     assert len(pool.test) == 24 and len(np.unique(pool.groups[pool.test])) == 4
     assert not set(pool.test) & (set(pool.chosen) | set(pool.raw))
     original, pruned = experiment.models_of(open_run(run))
@@ -90,7 +124,7 @@ def test_recover_ends_with_a_table_resumes_and_shows_in_the_report(run: Path):
 
 
 def _test_clusters(run: Path) -> list[int]:
-    pool = experiment.read_pool(open_run(run), 24, 0)
+    pool = read_pool(run)
     return [pool.rows[i]["cluster"] for i in pool.test]
 
 

