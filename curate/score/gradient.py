@@ -207,7 +207,7 @@ class Gradient(_Features):
     def _target(self) -> list[tuple[list[str], pa.Table]]:
         """Groups and features of the target's rows."""
         path = existing(self.target or "", "gradient: target", KINDS)
-        tables = read_beside(path, (self.group_by,) if self.group_by else (), "gradient: target")
+        tables = read_beside(path, (self.group_by,) if self.group_by else (), "target")
         features = self._features()
         for table in tables:
             if self.group_by and table.column(self.group_by).null_count == len(table):
