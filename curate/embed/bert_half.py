@@ -7,23 +7,19 @@ from 16 bits: it widens them to float32 first. One thread. A row's vector does n
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
-import os
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from curate import half
 from curate import models as weights
 from curate.algorithms.batches import length_batches
 from curate.errors import UserMistake
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-FLAGS = ("-std=c++17", "-O3", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512fp16", "-mfma", "-fPIC", "-shared")
 # Tokens at once: activations and one layer's weights fit the second-level cache (512 tokens 333, 1020 tokens 285 GFLOP/s).
 _TOKENS = 512
 
@@ -31,19 +27,13 @@ _TOKENS = 512
 def kernel(reference: str) -> str:
     """What would run this encoder here (source and compiler), for a fingerprint; "" where processor, compiler or encoder do not fit."""
     config = json.loads((weights.folder(reference, weights=False) / "config.json").read_text())
-    info = Path("/proc/cpuinfo")
-    name, _, version = weights.compiler().partition(" ")
     fits = (
-        weights.device() == "cpu"
-        and info.exists()
-        and "avx512_fp16" in info.read_text().split()
-        and int(version.split(".")[0] or 0) >= 12  # g++ 12 and clang 14 know the instructions
-        and config.get("model_type") == "bert"
+        config.get("model_type") == "bert"
         and config.get("hidden_act") == "gelu"
         and config.get("position_embedding_type", "absolute") == "absolute"
         and config["hidden_size"] // config["num_attention_heads"] % 32 == config["intermediate_size"] % 32 == 0
     )
-    return f"{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]} {name} {version}" if fits else ""
+    return half.runs_here(SOURCE) if fits else ""
 
 
 class _Layer(ctypes.Structure):
@@ -84,8 +74,7 @@ class BertHalf:
             self._pointer(embeddings.LayerNorm.bias),
             layers,
         )
-        self._encode = ctypes.CDLL(str(_compiled())).encode
-        self._encode.restype = None
+        self._encode = half.library(SOURCE, "encode").encode
 
     def means(self, ids: Sequence[list[int]], skip: int = 0) -> np.ndarray:
         """(rows, width) float32: the mean of each row's last hidden states, its first `skip` tokens left out."""
@@ -94,7 +83,7 @@ class BertHalf:
             tokens = np.concatenate([np.asarray(ids[i], np.int32) for i in batch])
             lengths = np.array([len(ids[i]) for i in batch], np.int32)
             part = np.empty((len(batch), self.width), np.float32)
-            self._encode(ctypes.byref(self._model), _at(tokens), _at(lengths), len(batch), skip, _at(part))
+            self._encode(ctypes.byref(self._model), half.at(tokens), half.at(lengths), len(batch), skip, half.at(part))
             found[batch] = part
         if not np.isfinite(found).all():
             raise UserMistake("the encoder leaves the range of float16: set dtype: float32 (or bfloat16)")
@@ -112,7 +101,7 @@ class BertHalf:
         norms = (output.LayerNorm, layer.output.LayerNorm)
         biases = (qkv_bias, output.dense.bias, layer.intermediate.dense.bias, layer.output.dense.bias)
         plain = [*biases, *(array for norm in norms for array in (norm.weight, norm.bias))]
-        return _Layer(*(self._keep(_panels(matrix.numpy())) for matrix in packed), *(self._pointer(array) for array in plain))
+        return _Layer(*(self._keep(half.panels(matrix.numpy())) for matrix in packed), *(self._pointer(array) for array in plain))
 
     def _pointer(self, tensor: Any) -> int:
         return self._keep(np.array(tensor.numpy(), np.float32))
@@ -120,29 +109,3 @@ class BertHalf:
     def _keep(self, array: np.ndarray) -> int:
         self._arrays.append(array)
         return array.ctypes.data
-
-
-def _at(array: np.ndarray) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
-
-
-def _panels(matrix: np.ndarray) -> np.ndarray:
-    """(outputs, inputs) float32 -> float16 [outputs / 32][inputs / 2][32][2], see bert_half.cpp."""
-    outputs, inputs = matrix.shape
-    return np.ascontiguousarray(matrix.reshape(outputs // 32, 32, inputs // 2, 2).transpose(0, 2, 1, 3), np.float16)
-
-
-def _compiled() -> Path:
-    """The shared library, from the cache or compiled: of two workers that race, one rename wins, with equal content."""
-    key = hashlib.sha256(repr((SOURCE.read_bytes(), FLAGS, weights.compiler())).encode()).hexdigest()
-    final = weights.cache_folder() / "kernels" / f"{key[:32]}.so"
-    if not final.is_file():
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=final.parent) as aside:
-            attempt = Path(aside) / final.name
-            compiler = os.environ.get("CXX") or "g++"  # the one whose version models.compiler() tells
-            done = subprocess.run([compiler, *FLAGS, "-o", str(attempt), str(SOURCE)], capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise UserMistake(f"{SOURCE.name} does not compile: set dtype: float32, or mend the compiler:\n{done.stderr[-2000:]}")
-            attempt.rename(final)
-    return final

@@ -7,24 +7,20 @@ from 16 bits: it widens them to float32 first. One thread. A row's values do not
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
-import os
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from curate import half
 from curate import models as weights
 from curate.algorithms.jsd import Divergence
 from curate.errors import UserMistake
 from curate.models import Encoded
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-FLAGS = ("-std=c++17", "-O3", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512fp16", "-mfma", "-fPIC", "-shared")
 # Tokens at once: activations and one layer's weights fit the second-level cache.
 TOKENS = 512
 _BLOCK = 192  # tokens whose logits are held at once; a multiple of the kernel's 12
@@ -33,16 +29,11 @@ _GAP = 80  # the kernel's GAP
 
 def kernel(*references: str) -> str:
     """What would run these models here (source and compiler), for a fingerprint; "" where processor, compiler or a model do not fit."""
-    info = Path("/proc/cpuinfo")
-    name, _, version = weights.compiler().partition(" ")
-    fits = (
-        weights.device() == "cpu"
-        and info.exists()
-        and "avx512_fp16" in info.read_text().split()
-        and int(version.split(".")[0] or 0) >= 12  # g++ 12 and clang 14 know the instructions
-        and all(_fits(json.loads((weights.folder(reference, weights=False) / "config.json").read_text())) for reference in references)
+    found = half.runs_here(SOURCE)  # first: a model's configuration may have to be fetched or converted
+    fits = found and all(
+        _fits(json.loads((weights.folder(reference, weights=False) / "config.json").read_text())) for reference in references
     )
-    return f"{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]} {name} {version}" if fits else ""
+    return found if fits else ""
 
 
 def _fits(config: dict[str, Any]) -> bool:
@@ -104,7 +95,7 @@ class LlamaHalf:
         self._prefix = prefix
         self._words = model.get_input_embeddings().weight.numpy()
         self._norm = self._pointer(model.base_model.norm.weight)
-        self._code = _library()
+        self._code = half.library(SOURCE, "layers", "final_norm", "divergences")
 
     def embedded(self, rows: Sequence[Encoded]) -> tuple[np.ndarray, np.ndarray]:
         """What enters the first layer, float32 (tokens, width), rows one after the other, and the rows' lengths, int32.
@@ -118,13 +109,15 @@ class LlamaHalf:
         """Runs layers `first` to `last` (exclusive; default: all) over the states, in place."""
         some = self._layers[first:last]
         pointers = (_Layer * len(some))(*some)
-        self._code.layers(ctypes.byref(self._shape), pointers, len(some), _at(lengths), len(lengths), _at(states))
+        self._code.layers(ctypes.byref(self._shape), pointers, len(some), half.at(lengths), len(lengths), half.at(states))
 
     def final(self, states: np.ndarray, picked: np.ndarray) -> np.ndarray:
         """float16 (n, width): final hidden states, what the head is applied to, at the places `picked`."""
         chosen = np.ascontiguousarray(states[picked])
         found = np.empty(chosen.shape, np.float16)
-        self._code.final_norm(_at(chosen), ctypes.c_void_p(self._norm), ctypes.c_float(self._shape.epsilon), *chosen.shape, _at(found))
+        self._code.final_norm(
+            half.at(chosen), ctypes.c_void_p(self._norm), ctypes.c_float(self._shape.epsilon), *chosen.shape, half.at(found)
+        )
         if not np.isfinite(found).all():
             raise UserMistake("a model leaves the range of float16: set dtype: float32")
         return found
@@ -144,7 +137,7 @@ class LlamaHalf:
         gate_up = torch.stack([gate, up], 1).reshape(-1, self.width)
         matrices = (qkv, attention.o_proj.weight, gate_up, mlp.down_proj.weight)
         norms = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight)
-        return _Layer(*(self._keep(panels(matrix)) for matrix in matrices), *(self._pointer(norm) for norm in norms))
+        return _Layer(*(self._keep(half.panels(matrix.float().numpy())) for matrix in matrices), *(self._pointer(norm) for norm in norms))
 
     def _pointer(self, tensor: Any) -> int:
         return self._keep(np.array(tensor.numpy(), np.float32))
@@ -178,10 +171,10 @@ class DivergencesHalf:
         import torch
 
         self.vocabulary = len(head_a)
-        self._a = panels(head_a)
-        self._b = self._a if torch.equal(head_a, head_b) else panels(head_b)
+        self._a = half.panels(head_a.float().numpy())
+        self._b = self._a if torch.equal(head_a, head_b) else half.panels(head_b.float().numpy())
         self._logits = np.empty((2, _BLOCK, self.vocabulary + _GAP), np.float32)
-        self._code = _library()
+        self._code = half.library(SOURCE, "layers", "final_norm", "divergences")
 
     def __call__(self, a: np.ndarray, b: np.ndarray, targets: np.ndarray) -> Divergence:
         """Hidden states float16 (tokens, width), target ids (tokens,)."""
@@ -189,8 +182,8 @@ class DivergencesHalf:
         found = np.empty((5, tokens), np.float32)
         a, b = (np.concatenate([part, np.zeros((12, width), np.float16)]) for part in (a, b))  # read in whole blocks of 12
         target = targets.astype(np.int32)
-        heads = (_at(self._a), _at(self._b), self.vocabulary, _at(target))
-        self._code.divergences(_at(a), _at(b), width, *heads, tokens, _BLOCK, _at(self._logits), _at(found))
+        heads = (half.at(self._a), half.at(self._b), self.vocabulary, half.at(target))
+        self._code.divergences(half.at(a), half.at(b), width, *heads, tokens, _BLOCK, half.at(self._logits), half.at(found))
         return Divergence(*found)
 
 
@@ -198,32 +191,3 @@ def scored_places(rows: Sequence[Encoded]) -> np.ndarray:
     """Places, int64, of the states that predict the scored tokens, where rows follow one another without their last tokens."""
     starts = np.cumsum([0, *(len(row.ids) - 1 for row in rows)])
     return np.concatenate([start + np.flatnonzero(row.scored) - 1 for start, row in zip(starts, rows, strict=False)])
-
-
-def panels(matrix: Any) -> np.ndarray:
-    """A tensor (outputs, inputs) -> float16 [outputs / 32][inputs / 2][32][2], see llama_half.cpp."""
-    outputs, inputs = matrix.shape
-    return np.ascontiguousarray(matrix.float().numpy().reshape(outputs // 32, 32, inputs // 2, 2).transpose(0, 2, 1, 3), np.float16)
-
-
-def _at(array: np.ndarray) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
-
-
-def _library() -> ctypes.CDLL:
-    """The shared library, from the cache or compiled: of two workers that race, one rename wins, with equal content."""
-    key = hashlib.sha256(repr((SOURCE.read_bytes(), FLAGS, weights.compiler())).encode()).hexdigest()
-    final = weights.cache_folder() / "kernels" / f"{key[:32]}.so"
-    if not final.is_file():
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=final.parent) as aside:
-            attempt = Path(aside) / final.name
-            compiler = os.environ.get("CXX") or "g++"  # the one whose version models.compiler() tells
-            done = subprocess.run([compiler, *FLAGS, "-o", str(attempt), str(SOURCE)], capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise UserMistake(f"{SOURCE.name} does not compile: set dtype: float32, or mend the compiler:\n{done.stderr[-2000:]}")
-            attempt.rename(final)
-    library = ctypes.CDLL(str(final))
-    for name in ("layers", "final_norm", "divergences"):
-        getattr(library, name).restype = None
-    return library
