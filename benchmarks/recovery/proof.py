@@ -198,7 +198,7 @@ def table(records: list[dict[str, Any]], names: list[str], title: str) -> str:
         found, mean = by_arm[arm], macro(losses[arm], seen, known)
         fraction, worst = "", ""
         if arm not in ("none", "original", "ceiling"):
-            part = paired.recovered_fraction(none, losses[arm][:, seen], ceiling, known)
+            part = paired.recovered_fraction(none, losses[arm][:, seen], ceiling[: len(mean)], known)
             fraction = f"{part.value:.0%} ({part.low:.0%} to {part.high:.0%})"
             by_capability = {
                 name: (none[:, known == code].mean() - losses[arm][:, seen][:, known == code].mean())
