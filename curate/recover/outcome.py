@@ -101,4 +101,4 @@ def verdict(control: str, found: Mapping[str, Any]) -> str:
     low, high = found["interval"]
     what = "better than" if high < 0 else "worse than" if low > 0 else "not told apart from"
     seen = f"; four times in five a true difference of {found['visible']:.3f} would be found" if found["visible"] is not None else ""
-    return f"selection is {what} {control}: {found['difference']:+.4f} nats per token ({low:+.4f} to {high:+.4f}){seen}"
+    return f"selection is {what} {control.replace('_', '-')}: {found['difference']:+.4f} nats per token ({low:+.4f} to {high:+.4f}){seen}"

@@ -198,11 +198,13 @@ def run_trials(
                 results.add(record)
                 for trial in same:
                     yield {**record, "arm": trial.arm, "seed": trial.seed}
-    except BrokenProcessPool:
-        raise UserMistake(
-            "a training process died, of too little memory as a rule: give fewer --workers; what is finished is kept"
-        ) from None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    except BaseException as error:
         for child in active_children():  # a training under way would go on for minutes
             child.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise UserMistake(
+                "a training process died, of too little memory as a rule: give fewer --workers; what is finished is kept"
+            ) from None
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)

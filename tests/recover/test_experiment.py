@@ -161,4 +161,4 @@ def test_an_arm_that_is_better_everywhere_is_called_better():
     found = summary["differences"]["length_matched"]
     assert found["difference"] == pytest.approx(-0.2, abs=0.02) and found["interval"][1] < 0
     assert summary["arms"]["selection"]["recovered"][0] == pytest.approx(0.4, abs=0.02)
-    assert "selection is better than length_matched" in outcome.table(summary)
+    assert "selection is better than length-matched" in outcome.table(summary)
