@@ -75,6 +75,14 @@ ABLATION: dict[str, dict[str, Any]] = {
     "paser_one_group": {"by": "ies"},
     "paser_random_rows": {**PASER, "by": None},
 }
+# The rest of the recipe where an arm needs another one. `ours_own_words`: the original model says the chosen answers again.
+RECIPE: dict[str, dict[str, Any]] = {
+    "ours_own_words": {
+        "rewrite": {"task": "self_distill", "backend": {"kind": "model", "model": ORIGINAL, "max_new_tokens": 128}},
+        "gate": {"agreement": 0.3},
+    }
+}
+OWN_WORDS: dict[str, dict[str, Any]] = {"ours_own_words": {**OURS, "replaces": ["rewrite"], "generated_max_share": 1.0}}
 DRAWN = {"random", "stratified", "dsir", "ours_random_rows", "paser_random_rows"}  # another seed draws other rows
 STANDARD = ("ours", "ours_matched", "random", "stratified", "loss_gap", "ifd", "less", "paser", "paser_matched")
 
@@ -104,16 +112,17 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
-def pick(work: Path, pruning: str, select: dict[str, Any], dsir_seed: int = 0) -> list[dict[str, Any]]:
-    """The rows that the run publishes with this `select`; no model runs again."""
-    settings = json.loads((work / f"{pruning}.yaml").read_text())
+def pick(work: Path, pruning: str, select: dict[str, Any], dsir_seed: int = 0, rest: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The rows that the run publishes with this `select` and this `rest` of the recipe; no model runs again on raw rows."""
+    settings = json.loads((work / f"{pruning}.yaml").read_text()) | (rest or {})
     settings["select"] = select
     if "dsir" in settings:
         settings["dsir"]["seed"] = dsir_seed
     path = work / f"{pruning}-arm.yaml"
     path.write_text(json.dumps(settings, indent=1))
     curate.run(path, work / pruning, engine="inline")
-    table = pq.read_table(work / pruning / "dataset" / "data", columns=["row_id", *models.ROW, "tokens", "response_tokens"])
+    columns = ["row_id", "source_id", *models.ROW, "tokens", "response_tokens"]
+    table = pq.read_table(work / pruning / "dataset" / "data", columns=columns)
     return sorted(table.to_pylist(), key=lambda row: row["row_id"])
 
 
@@ -121,7 +130,8 @@ def matched(work: Path, pruning: str, chosen: list[dict[str, Any]], seed: int) -
     """As many random rows of the pool, of the lengths of the chosen ones."""
     ledger = open_run(work / pruning)
     names = ["row_id", *models.ROW, "tokens", "response_tokens"]
-    pool = sorted((row for _, table in ledger.dataset.tables(names) for row in table.to_pylist()), key=lambda row: row["row_id"])
+    raw = [ledger.dataset.read(shard, names) for shard in ledger.dataset.shards if "origin" not in shard.columns]
+    pool = sorted((row for table in raw for row in table.to_pylist()), key=lambda row: row["row_id"])
     response = np.array([row["response_tokens"] for row in pool])
     prompt = np.array([row["tokens"] for row in pool]) - response
     ids = {row["row_id"] for row in chosen}
@@ -144,8 +154,8 @@ def trials(work: Path, pruning: str, unit: str, budget: int, arms: list[str], se
             if arm.endswith("_matched"):
                 picked[arm, of] = matched(work, pruning, rows(arm.removesuffix("_matched"), 0), of)
             else:
-                select = {**base, "seed": of, **(ARMS | ABLATION)[arm]}
-                picked[arm, of] = pick(work, pruning, select, of)
+                select = {**base, "seed": of, **(ARMS | ABLATION | OWN_WORDS)[arm]}
+                picked[arm, of] = pick(work, pruning, select, of, RECIPE.get(arm))
         return picked[arm, of]
 
     def trial(arm: str, seed: int, model: str, found: list[dict[str, Any]]) -> Trial:
@@ -219,7 +229,7 @@ def table(records: list[dict[str, Any]], names: list[str], title: str) -> str:
         ("ours", "ours_matched"),
         *(("ours", arm) for arm in order if arm not in ("ours", "ours_matched", "none", "original", "ceiling")),
     ]
-    pairs += [("paser", "paser_matched"), ("paser", "random")]
+    pairs += [(arm, f"{arm}_matched") for arm in order if arm != "ours" and f"{arm}_matched" in by_arm] + [("paser", "random")]
     rows = []
     for a, b in pairs:
         shared = min(len(by_arm.get(a, ())), len(by_arm.get(b, ())))
@@ -239,6 +249,41 @@ def table(records: list[dict[str, Any]], names: list[str], title: str) -> str:
     for arm in order:
         means = [losses[arm][:, np.array(names) == name].mean() for name in capabilities]
         out.append(f"| {arm} | " + " | ".join(f"{mean:.2f}" for mean in means) + " |")
+    return "\n".join(out) + "\n"
+
+
+MEASURES = (
+    "jsd", "kl_forward", "kl_backward", "loss_gap", "confident_gap", "recoverable", "ies", "loss_original", "loss_pruned", "perplexity_loss", "ifd",
+    "dsir", "gradient_alignment", "gradient_gain", "gradient_norm", "tokens", "response_tokens",
+)  # fmt: skip
+
+
+def validity(work: Path, pruning: str, records: list[dict[str, Any]], names: list[str]) -> str:
+    """Markdown: does the mean of a score over a capability's rows say how much random rows recover of it?"""
+    from scipy.stats import spearmanr
+
+    labels = {row["id"]: row["capability"] for row in lines(work / "labels.jsonl")}
+    ledger = open_run(work / pruning)
+    raw = [shard for shard in ledger.dataset.shards if "origin" not in shard.columns]
+    there = [name for name in MEASURES if name in raw[0].columns]
+    found = [row for shard in raw for row in ledger.dataset.read(shard, ["source_id", *there]).to_pylist()]
+    belongs = np.array([labels[row["source_id"]] for row in found])
+    losses = {
+        arm: np.mean([record["losses"] for record in records if record["arm"] == arm], axis=0) for arm in ("none", "random", "ceiling")
+    }
+    capabilities = sorted(set(belongs))
+    marks = {arm: np.array([loss[np.array(names) == name].mean() for name in capabilities]) for arm, loss in losses.items()}
+    gain, part = marks["none"] - marks["random"], (marks["none"] - marks["random"]) / (marks["none"] - marks["ceiling"])
+    out = [
+        f"### Does a score say where there is something to recover? ({pruning})", "",
+        "Spearman correlation, over the 11 capabilities, of the mean score of their pool rows with what random rows gained there (nats, and as a share of "
+        "what they gained for the original model). With 11 points .60 is the smallest that chance gives less than one time in twenty.", "",
+        "| score | with the gain | with the recovered share |", "|---|---|---|",
+    ]  # fmt: skip
+    for name in there:
+        values = np.array([row[name] if row[name] is not None else np.nan for row in found], float)
+        means = [np.nanmean(values[belongs == capability]) for capability in capabilities]
+        out.append(f"| {name} | {spearmanr(means, gain).statistic:+.2f} | {spearmanr(means, part).statistic:+.2f} |")
     return "\n".join(out) + "\n"
 
 
@@ -283,6 +328,8 @@ def main() -> None:
                 records.append({**record, "arm": trial.arm, "seed": trial.seed})
     if "table" in args.do:
         text = table(records, names, f"{args.pruning}, {args.budget:,} {args.unit.replace('_', ' ')}")
+        if {"none", "random", "ceiling"} <= {record["arm"] for record in records}:
+            text += "\n" + validity(args.work, args.pruning, records, names)
         print(text)
         if args.out:
             args.out.write_text(text)
