@@ -1,6 +1,6 @@
 """Choose, from an instruction pool, the rows that repair what pruning broke in a language model.
 
-docs ─> contradictions? ─> near_dedup ─> embed ─> cluster ─> sample ─> scores (perplexity, degradation)
+docs ─> contradictions? ─> near_dedup ─> embed ─> cluster ─> sample ─> scores (perplexity, degradation) ─> herding?
                                                                         │
       publish <─ select <─ dedup <─ gates <─ rewrite, antidote <─ nominate
 """
@@ -21,6 +21,7 @@ STEPS = {
     "reduce": "embed.reduce?",
     "cluster": "cluster.diffused",
     "filter": "score.filter?",
+    "herding": "score.herding?",
     "select": "select.budget",
     "rewrite": "generate.rewrite?",
     "antidote": "generate.antidote?",
@@ -61,9 +62,14 @@ def recovery(run, recipe):
             found.append(run.step(scorer, stage, *inputs))
         return found
 
-    _, scores = read(docs)
+    def in_order(rows, vectors, scores):
+        """The order in which a cluster's first rows stand for all of it, for `select: {by: herding}`."""
+        return [run.step("herding", recipe.herding, run.everything(rows), vectors, *scores)] if recipe.has("herding") else []
+
+    vectors, scores = read(docs)
     sampled = run.step("sample", Sample(size=recipe.sample, seed=recipe.seed), run.everything(docs))
     scores += ask(docs, scores)
+    scores += in_order(docs, vectors, scores)
     nominated = run.step("nominate", recipe.select.but(nominate=True), run.everything(docs), *scores)
     new = [run.step(name, recipe.sections[name], docs, unique, nominated, *scores) for name in ("rewrite", "antidote") if recipe.has(name)]
 
@@ -73,6 +79,7 @@ def recovery(run, recipe):
     if new:
         run.step("gate", recipe.gate, union(*new))
         run.step("antidote_gate", recipe.antidote_gate, rows, unique, vectors)
+    scores += in_order(rows, vectors, scores)
     run.step("dedup", recipe.dedup.but(priority=recipe.priorities()), run.everything(rows))
     run.step("select", recipe.select, run.everything(rows), nominated, *scores)
     run.publish(recipe.publish, rows, *scores)
