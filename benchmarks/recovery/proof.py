@@ -46,13 +46,16 @@ SCORER: dict[str, Any] = {
     "perplexity": lambda work: {"model": ORIGINAL, "max_tokens": MAX_TOKENS},
     "degradation": lambda work: {"model": ORIGINAL, "max_tokens": MAX_TOKENS},
     "dsir": lambda work: {"target": str(work / "dev_texts.jsonl")},
-    "gradient": lambda work: {"target": str(work / "dev.jsonl"), "group_by": "capability", "max_tokens": MAX_TOKENS},
-}
+    "gradient": lambda work: {
+        "target": str(work / "dev.jsonl"), "group_by": "capability", "max_tokens": MAX_TOKENS, "keep_features": True,
+    },
+}  # fmt: skip
 SCORERS = tuple(SCORER)
 
 # What each arm says in the recipe's `select`. `ours` is the default of configs/recovery.yaml.
 PASER: dict[str, Any] = {"groups": "cluster", "allocation": "mean", "share_by": "jsd", "by": "ies"}
-OURS: dict[str, Any] = {"groups": "cluster", "allocation": "sqrt_size_mean", "share_by": "recoverable", "by": "recoverable"}
+OURS: dict[str, Any] = {"groups": "cluster", "allocation": "mean", "share_by": "loss_gap"}
+RECOVERABLE: dict[str, Any] = {"groups": "cluster", "allocation": "sqrt_size_mean", "share_by": "recoverable", "by": "recoverable"}
 ARMS: dict[str, dict[str, Any]] = {
     "random": {},
     "stratified": {"groups": "cluster", "allocation": "uniform"},
@@ -63,16 +66,18 @@ ARMS: dict[str, dict[str, Any]] = {
     "less": {"by": "gradient_alignment"},
     "paser": {**PASER, "conflicts": "concepts"},
     "paser_no_graph": PASER,
+    "recoverable": RECOVERABLE,  # the default until it was seen to be worse than random rows
     "ours": OURS,
 }
 # One piece of `ours` or of the paper's method taken out or exchanged at a time.
 ABLATION: dict[str, dict[str, Any]] = {
-    "ours_one_group": {"by": "recoverable"},
-    "ours_uniform": {**OURS, "allocation": "uniform"},
-    "ours_mean": {**OURS, "allocation": "mean"},
-    "ours_random_rows": {**OURS, "by": None},
-    "ours_any_order": {**OURS, "conflicts": "concepts_any_order"},
+    "ours_jsd": {**OURS, "share_by": "jsd"},
+    "ours_size": {**OURS, "allocation": "size_mean"},
+    "ours_herding": {**OURS, "by": "herding"},
+    "ours_loss_gap": {**OURS, "by": "loss_gap"},
+    "ours_ies": {**OURS, "by": "ies"},
     "paser_one_group": {"by": "ies"},
+    "paser_any_order": {**PASER, "conflicts": "concepts_any_order"},
     "paser_random_rows": {**PASER, "by": None},
 }
 # The rest of the recipe where an arm needs another one. `ours_own_words`: the original model says the chosen answers again.
@@ -83,7 +88,16 @@ RECIPE: dict[str, dict[str, Any]] = {
     }
 }
 OWN_WORDS: dict[str, dict[str, Any]] = {"ours_own_words": {**OURS, "replaces": ["rewrite"], "generated_max_share": 1.0}}
-DRAWN = {"random", "stratified", "dsir", "ours_random_rows", "paser_random_rows"}  # another seed draws other rows
+DRAWN = {
+    "random",
+    "stratified",
+    "dsir",
+    "ours",
+    "ours_own_words",
+    "ours_jsd",
+    "ours_size",
+    "paser_random_rows",
+}  # another seed draws other rows
 STANDARD = ("ours", "ours_matched", "random", "stratified", "loss_gap", "ifd", "less", "paser", "paser_matched")
 
 
@@ -98,6 +112,7 @@ def recipe(work: Path, pruning: str, scorers: tuple[str, ...] = SCORERS) -> Path
         "cluster": {"method": "diffused"},
         "pruned": {**PRUNINGS[pruning], "model": ORIGINAL},
         **{name: SCORER[name](work.absolute()) for name in scorers},
+        "herding": {"column": "gradient_features" if "gradient" in scorers else "vector"},
         "select": {"budget": BUDGETS["tokens"], "unit": "tokens"},
     }  # fmt: skip
     path = work / f"{pruning}.yaml"
@@ -152,7 +167,7 @@ def trials(work: Path, pruning: str, unit: str, budget: int, arms: list[str], se
         of = seed if arm in DRAWN or arm.endswith("_matched") else 0
         if (arm, of) not in picked:
             if arm.endswith("_matched"):
-                picked[arm, of] = matched(work, pruning, rows(arm.removesuffix("_matched"), 0), of)
+                picked[arm, of] = matched(work, pruning, rows(arm.removesuffix("_matched"), of), of)
             else:
                 select = {**base, "seed": of, **(ARMS | ABLATION | OWN_WORDS)[arm]}
                 picked[arm, of] = pick(work, pruning, select, of, RECIPE.get(arm))
