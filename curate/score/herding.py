@@ -16,7 +16,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.algorithms.herding import herding_order
-from curate.errors import UserMistake
+from curate.algorithms.knn import unit_rows
+from curate.cluster._clustering import vector_rows
 from curate.score.perplexity import nullable
 from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction, read_decision, write_decision
 
@@ -24,7 +25,7 @@ from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction, rea
 class Herding(Stage):
     """Orders the rows of each group so that the first ones, however many, have nearly the mean vector of the group.
 
-    herding   share of the rows that come after a row: 1 for the first; null without a vector
+    herding   share of the rows of the group, or of its part, that do not come before a row: 1 for the first; null without a vector
 
     column   vectors, lists of numbers: `vector` of the embedding, or `gradient_features` of `gradient` with `keep_features`
     groups   column whose values are the groups; without it all rows are one
@@ -109,21 +110,15 @@ class Herding(Stage):
         return score
 
     def _read(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(unit rows float32 (m, width), their positions int64 (m,), their groups as text (m,)); rows without a vector left out."""
-        column = table.column(self.column).combine_chunks()
-        if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type) or pa.types.is_large_list(column.type)):
-            raise UserMistake(f"herding: column '{self.column}' holds {column.type}, not vectors: name a column of lists of numbers")
-        there = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
-        flat = column.drop_null().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-        unit = flat.reshape(len(there), -1) if len(there) else np.empty((0, 0), np.float32)
-        lengths = np.linalg.norm(unit, axis=1, keepdims=True)
-        unit = unit / np.where(lengths > 0, lengths, 1)
+        """(unit rows float32 (m, width), their positions int64 (m,), their groups as text (m,)); rows without a direction left out."""
+        unit, bad = unit_rows(vector_rows(table.column(self.column), self.column))
+        there = np.setdiff1d(np.arange(len(unit)), bad)
         names: list[Any] = table.column(self.groups).to_pylist() if self.groups in table.column_names else [""] * len(table)
-        return unit, there, np.array(["" if names[row] is None else str(names[row]) for row in there], dtype=str)
+        return unit[there], there, np.array(["" if names[row] is None else str(names[row]) for row in there], dtype=str)
 
 
 def shares(unit: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """For each row, float64 (n,): share of the rows that come after it in the order of herding, itself counted."""
+    """For each row, float64 (n,): share of the rows that do not come before it in the order of herding."""
     found = np.empty(len(unit))
     found[herding_order(unit, mean)] = 1 - np.arange(len(unit)) / max(len(unit), 1)
     return found

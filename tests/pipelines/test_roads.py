@@ -103,6 +103,20 @@ def test_a_decision_is_remade_without_asking_a_model_again(recovery):
 
 
 @pytest.mark.slow
+def test_rows_can_be_taken_in_the_order_of_herding(recovery):
+    """Raw rows get their order from the fit, generated ones one towards the same means."""
+    changes = ("herding.column=vector_small", "select.by=herding", "antidote_gate.alpha=0.001")  # so that an antidote gets past its gate
+    facts = recovery.run(changes=changes)
+    assert facts["rows_in"] + facts["generated"] == facts["kept"] + sum(facts["dropped"].values()) + facts["quarantined"]
+    order, origins = recovery.column("herding"), recovery.column("origin")
+    raw = [value for value, origin in zip(order, origins, strict=True) if origin is None and value is not None]
+    made = [value for value, origin in zip(order, origins, strict=True) if origin is not None and value is not None]
+    assert len(raw) > 30 and made and all(0 < value <= 1 for value in raw + made)
+    assert all(row["herding"] is not None for row in recovery.published())
+    assert recovery.run(changes=changes)["executed"] == 0
+
+
+@pytest.mark.slow
 def test_changed_near_dup_rule_asks_models_only_where_the_mask_changed(project, model):
     """The two texts of a.jsonl are 0.6 alike: below 0.8 both stay, at 0.5 one goes. b.jsonl is not touched by it."""
     long = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"

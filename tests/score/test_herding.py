@@ -80,11 +80,13 @@ def test_rows_that_come_later_are_ordered_towards_the_same_mean(tmp_path):
 
 
 def test_a_pool_without_vectors_gets_no_order(tmp_path):
+    zero = pa.table({"vector": pa.array([[0.0, 0.0], [1.0, 0.0], [float("nan"), 1.0]], pa.list_(pa.float32())), "cluster": [0, 0, 0]})
+    assert scored(tmp_path / "c", zero) == [None, 1, None]
     nothing = pa.table({"vector": pa.nulls(3, pa.list_(pa.float32())), "cluster": [0, 0, 0]})
     assert scored(tmp_path / "a", nothing) == [None] * 3
     assert scored(tmp_path / "b") == []
 
 
 def test_a_column_of_numbers_is_refused_with_a_remedy(tmp_path):
-    with pytest.raises(UserMistake, match=r"holds double, not vectors: name a column of lists"):
+    with pytest.raises(UserMistake, match=r"'vector' holds double, not vectors: name a column of lists"):
         scored(tmp_path / "a", pa.table({"vector": [1.0, 2.0]}))
