@@ -5,7 +5,7 @@
 
 Every training is a line of trials-*.jsonl in --work: stopped, it goes on where it was. What is declared before any
 training: the primary contrast is `ours` minus `ours_matched` (as many random rows, of the same lengths, none of them
-ours), macro mean over capabilities of the test loss; all other contrasts are corrected for their number (Holm).
+ours; each seed has a draw of both), macro mean over capabilities of the test loss; all other contrasts are corrected for their number (Holm).
 """
 
 from __future__ import annotations
@@ -68,36 +68,27 @@ ARMS: dict[str, dict[str, Any]] = {
     "paser_no_graph": PASER,
     "recoverable": RECOVERABLE,  # the default until it was seen to be worse than random rows
     "ours": OURS,
+    "ours_own_words": {**OURS, "replaces": ["rewrite"], "generated_max_share": 1.0},  # the original model says the chosen answers again
 }
 # One piece of `ours` or of the paper's method taken out or exchanged at a time.
 ABLATION: dict[str, dict[str, Any]] = {
-    "ours_jsd": {**OURS, "share_by": "jsd"},
     "ours_size": {**OURS, "allocation": "size_mean"},
     "ours_herding": {**OURS, "by": "herding"},
     "ours_loss_gap": {**OURS, "by": "loss_gap"},
     "ours_ies": {**OURS, "by": "ies"},
     "paser_one_group": {"by": "ies"},
     "paser_any_order": {**PASER, "conflicts": "concepts_any_order"},
-    "paser_random_rows": {**PASER, "by": None},
+    "paser_random_rows": {**PASER, "by": None},  # also `ours` with shares by jsd
 }
-# The rest of the recipe where an arm needs another one. `ours_own_words`: the original model says the chosen answers again.
+# The rest of the recipe where an arm needs another one.
 RECIPE: dict[str, dict[str, Any]] = {
     "ours_own_words": {
         "rewrite": {"task": "self_distill", "backend": {"kind": "model", "model": ORIGINAL, "max_new_tokens": 128}},
         "gate": {"agreement": 0.3},
     }
 }
-OWN_WORDS: dict[str, dict[str, Any]] = {"ours_own_words": {**OURS, "replaces": ["rewrite"], "generated_max_share": 1.0}}
-DRAWN = {
-    "random",
-    "stratified",
-    "dsir",
-    "ours",
-    "ours_own_words",
-    "ours_jsd",
-    "ours_size",
-    "paser_random_rows",
-}  # another seed draws other rows
+# Another seed draws other rows.
+DRAWN = {"random", "stratified", "dsir", "ours", "ours_own_words", "ours_size", "paser_random_rows"}
 STANDARD = ("ours", "ours_matched", "random", "stratified", "loss_gap", "ifd", "less", "paser", "paser_matched")
 
 
@@ -169,7 +160,7 @@ def trials(work: Path, pruning: str, unit: str, budget: int, arms: list[str], se
             if arm.endswith("_matched"):
                 picked[arm, of] = matched(work, pruning, rows(arm.removesuffix("_matched"), of), of)
             else:
-                select = {**base, "seed": of, **(ARMS | ABLATION | OWN_WORDS)[arm]}
+                select = {**base, "seed": of, **(ARMS | ABLATION)[arm]}
                 picked[arm, of] = pick(work, pruning, select, of, RECIPE.get(arm))
         return picked[arm, of]
 
