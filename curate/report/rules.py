@@ -6,7 +6,7 @@ RULES = {
     "exact_duplicate": "the same text as another row, apart from case and spacing",
     "near_duplicate": "almost the same words as another row that is kept",
     "not_sampled": "outside the sample that the language models looked at",
-    "over_budget": "good enough, but the budget was spent on rows that score better",
+    "over_budget": "good enough, but the budget was spent on rows that score better or, without a score, were drawn first",
     "replaced": "its rewritten version is published instead",
     "empty_response": "an instruction without an answer",
     "off_manifold": "a swapped row that lies farther from real rows than real rows do",

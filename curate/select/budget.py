@@ -38,7 +38,7 @@ class Bound(BaseModel):
 
 
 class Budget(Stage):
-    """Drops what breaks a bound, then keeps the best rows of every group within the budget."""
+    """Drops what breaks a bound, then keeps the best rows of every group, or a random draw of them, within the budget."""
 
     where: dict[str, Bound] = Field({}, description="column -> bound; rules below_COLUMN, above_COLUMN, other_COLUMN")
     budget: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)] | None = Field(
