@@ -69,6 +69,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "recoverable": RECOVERABLE,  # the default until it was seen to be worse than random rows
     "ours": OURS,
     "ours_own_words": {**OURS, "replaces": ["rewrite"], "generated_max_share": 1.0},  # the original model says the chosen answers again
+    "ours_fifth": {**OURS, "budget": 0.2},  # a fifth of the pool's tokens, whatever --budget says,
+    "whole": {"budget": 1.0},  # beside all of it
 }
 # One piece of `ours` or of the paper's method taken out or exchanged at a time.
 ABLATION: dict[str, dict[str, Any]] = {
@@ -88,7 +90,7 @@ RECIPE: dict[str, dict[str, Any]] = {
     }
 }
 # Another seed draws other rows.
-DRAWN = {"random", "stratified", "dsir", "ours", "ours_own_words", "ours_size", "paser_random_rows"}
+DRAWN = {"random", "stratified", "dsir", "ours", "ours_own_words", "ours_fifth", "ours_size", "paser_random_rows"}
 STANDARD = ("ours", "ours_matched", "random", "stratified", "loss_gap", "ifd", "less", "paser", "paser_matched")
 
 
