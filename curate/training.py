@@ -27,15 +27,6 @@ def fit_logistic(features: Any, positive: np.ndarray, strength: float = 1.0) -> 
     return head.coef_[0].astype(np.float64), float(head.intercept_[0])
 
 
-def auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve: the share of (positive, negative) pairs in the right order; ties count half."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(scores)
-    n, m = int(positive.sum()), int((~positive).sum())
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
-
-
 class Tuning(BaseModel):
     """Settings of a supervised fine-tuning on responses.
 

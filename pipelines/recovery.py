@@ -46,7 +46,7 @@ def recovery(run, recipe):
             vectors = vectors.beside(run.step("reduce", recipe.reduce, rows, unique, vectors))
         scores = [run.step("tokens", recipe.tokens, rows), run.step("cluster", recipe.cluster, rows, unique, vectors)]
         if recipe.has("filter"):
-            scores.append(run.step("filter", recipe.filter, rows, unique))
+            scores.append(run.step("filter", recipe.filter, rows, unique, vectors))
         scores += [run.step(scorer, stage, rows, unique, *scores) for scorer, stage in recipe.scorers_of("text")]
         return vectors, scores
 

@@ -359,8 +359,23 @@ def _filter_measures(ledger: Ledger) -> list[page.Measure]:
     info = _artifact(ledger, "filter", "info.json")
     if info is None:
         return []
-    meaning = f"trusted against pool rows held out of training ({info['held_out_rows']:,}); a smoke test, not a verdict on the filter"
-    return [page.Measure("held-out AUC", info["auc"], "length alone", info["auc_length_only"], meaning)]
+    low, high = info["auc_interval"]
+    meaning = (
+        f"{info['held_out_rows']:,} trusted and pool rows, each scored by a model that did not see it; 95 % interval {low:.3f} to {high:.3f}. A smoke test, "
+        f"not a verdict on the filter. {info['like_trusted']:.0%} of the pool scores like trusted rows; {info['set_aside_rows']:,} trusted rows were set aside"
+    )
+    measures = [page.Measure("held-out AUC", info["auc"], "length alone", info["auc_length_only"], meaning)]
+    if len(info["auc_by_member"]) > 1:
+        measures += [
+            page.Measure(f"member {name}", value, "all members", info["auc"], "the same of one member")
+            for name, value in info["auc_by_member"].items()
+        ]
+    return measures + [
+        page.Measure(
+            f"source {source}", value, "length alone", info["auc_length_only"], "its trusted rows, by models that saw none of this source"
+        )
+        for source, value in info["auc_by_source"].items()
+    ]
 
 
 def _score_of_select(ledger: Ledger) -> str | None:

@@ -1,17 +1,22 @@
 """Likeness to a small trusted set: a filter trained on it, after Data Filtering Networks and DCLM.
 
-A linear classifier over hashed word 1- and 2-grams tells trusted rows from a sample of the pool (Fang et al. 2023,
-arXiv 2309.17425; Li et al. 2024, arXiv 2406.11794, where this model family beat embeddings and perplexity). What
-the trusted set is made of decides everything: a little of the pool in it ruins the filter without hurting its AUC.
+Linear classifiers (`_members.py`) tell trusted rows from a sample of the pool (Fang et al. 2023, arXiv 2309.17425; Li et al. 2024, arXiv 2406.11794).
+What the trusted set is made of decides everything: a little of the pool in it ruins a filter without hurting its AUC. So the fit looks at the set
+first, and sets aside the rows of it that look least like the others.
+
+    five models of each member, each trained without one row in five     -> every row is scored by the one that did not see it
+    a score's place among the pool's scores, weighted by text            -> percentile, comparable over members (Nemotron-CC, arXiv 2412.02595)
+    mean, highest or lowest percentile over members                      -> filter_score, and its own percentile and bin
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +24,18 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curate import models, training
+from curate.algorithms import roc
 from curate.errors import UserMistake
+from curate.score import _members
+from curate.score._members import Member
 from curate.score._texts import existing, read_texts
 from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction
 
-HELD_OUT = 5  # one row in five is not trained on
-LEVELS = 1000  # steps of the percentile table
+FOLDS = 5  # one row in five is not seen by the model that scores it
+LEVELS = 1000  # steps of a percentile table
+BINS = 20
+_LISTED = 50  # rows set aside that info.json shows
+_SOURCES = 10  # no more values of `held_out_by` than that are left out one by one
 
 
 class Trusted(BaseModel):
@@ -46,23 +57,55 @@ class Trusted(BaseModel):
         return self
 
 
+@dataclass
+class Examples:
+    """Rows to train on. table  text and, for the embedding, vectors; positive  bool (rows,), trusted; fold  int (rows,); source  str or None of each row."""
+
+    table: pa.Table
+    positive: np.ndarray
+    fold: np.ndarray
+    source: list[str | None]
+
+    def mass(self) -> np.ndarray:
+        """Bytes of each text, float64 (rows,)."""
+        return pc.binary_length(self.table.column("text")).to_numpy().astype(np.float64)
+
+    def only(self, rows: np.ndarray) -> Examples:
+        kept = np.flatnonzero(rows)
+        return Examples(self.table.take(kept), self.positive[rows], self.fold[rows], [self.source[i] for i in kept])
+
+
 class Filter(Stage):
-    """Scores how much a row is like the trusted set, with a classifier trained on it.
+    """Scores how much a row is like the trusted set, with classifiers trained on it. No row is scored by a model that was trained on it.
 
-    filter_score       probability-like score in [0, 1], higher is more like the trusted set
-    filter_percentile  0 to 100: the share of the pool's text (in bytes) that scores at most as high
+    filter_score       0 to 1: the members' percentiles combined, higher is more like the trusted set
+    filter_percentile  0 to 100: the share of the pool's text (in bytes) whose filter_score is at most as high
+    filter_bin         0 to 19, in steps of 5 of filter_percentile
+    filter_MEMBER, filter_MEMBER_bin   percentile and bin of each member
+    quality            where `labels` are given
 
+    members      words, lines, embedding: see _members.py. embedding reads the column `column`
+    combine      mean, max (a row that any member likes: Nemotron-CC) or min
+    labels       quality label: its lowest bin, such as {low: 0, medium: 7, high: 18}
+    set_aside    share of the trusted rows that are not trained on: those that models trained without them find least like the others
+    held_out_by  a column, such as a source: the fit reports how well trusted rows of a value that it did not train on are told from the pool
     pool_sample  rows of the pool to train against; trusted rows and copies of their texts are never among them
-    features     buckets that word 1- and 2-grams are hashed to
+    features     buckets that word 1- and 2-grams are hashed to, a power of two
     characters   no more than the first so many of a text are read
     strength     inverse of the L2 regularisation
     """
 
     trusted: Trusted
+    members: tuple[_members.Name, ...] = Field(("words", "lines"), min_length=1)
+    combine: Literal["mean", "max", "min"] = "mean"
+    labels: dict[str, int] | None = None
+    set_aside: float = Field(0.02, ge=0, lt=1)
+    held_out_by: str | None = None
+    column: str = "vector"
     pool_sample: int = Field(20_000, ge=10)
     features: int = Field(1 << 18, ge=2)
     characters: int = Field(20_000, ge=100)
-    strength: float = Field(1.0, gt=0)
+    strength: float = Field(10.0, gt=0)
     seed: int = Field(0, ge=0)
 
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine"})
@@ -70,15 +113,33 @@ class Filter(Stage):
     # `trusted` is part of `identity`, a file by its content.
     unfingerprinted: ClassVar[frozenset[str]] = frozenset({"trusted"})
 
+    @model_validator(mode="after")
+    def _sound(self) -> Filter:
+        if self.features & (self.features - 1):
+            raise ValueError(f"features is {self.features}: give a power of two, such as {1 << self.features.bit_length()}")
+        if len(set(self.members)) < len(self.members):
+            raise ValueError("members names one twice: name each once")
+        if self.labels is not None and (0 not in self.labels.values() or not all(0 <= bin < BINS for bin in self.labels.values())):
+            raise ValueError(f"labels: give each label its lowest bin, from 0 to {BINS - 1}, and one label 0: {{low: 0, high: 18}}")
+        if "embedding" in self.members and self.trusted.path:
+            raise ValueError(
+                "members: texts of trusted.path have no stored vector: leave embedding out, or name trusted rows by trusted.where"
+            )
+        return self
+
     def reads(self) -> tuple[str, ...]:
-        return ("text",)
+        return ("text", self.column) if "embedding" in self.members else ("text",)
 
     def reads_if_present(self) -> tuple[str, ...]:
         """Generated rows carry none of the user's columns: they are judged, never trusted."""
-        return tuple(name for name in self.trusted.where or {} if name != "text")
+        named = [*(self.trusted.where or {}), *([self.held_out_by] if self.held_out_by else [])]
+        return tuple(dict.fromkeys(name for name in named if name not in self.reads()))
 
     def writes(self) -> pa.Schema:
-        return pa.schema([("filter_score", pa.float32()), ("filter_percentile", pa.float32())])
+        columns = [("filter_score", pa.float32()), ("filter_percentile", pa.float32()), ("filter_bin", pa.uint8())]
+        for name in self.members:
+            columns += [(f"filter_{name}", pa.float32()), (f"filter_{name}_bin", pa.uint8())]
+        return pa.schema([*columns, *([("quality", pa.string())] if self.labels else [])])
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -89,76 +150,173 @@ class Filter(Stage):
         return Resources(memory=768 << 20)
 
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
-        """Writes weights.npy float32 (features,), levels.npy float32 (LEVELS,) and info.json."""
-        trusted, pool = self._examples(inputs)
-        texts = trusted + pool
-        positive = np.arange(len(texts)) < len(trusted)
-        # A text's side depends on the text alone: copies never fall on both sides of the split.
-        held = np.array([_draw(self.seed, "held out", text) % HELD_OUT == 0 for text in texts])
-        for name, part in (("trusted", positive), ("pool", ~positive)):
-            if (part & held).sum() < 2 or (part & ~held).sum() < 2:
+        """Writes weights-MEMBER.npy float32 (FOLDS, columns), levels.npy float64 (members + 1, LEVELS) and info.json."""
+        found = self._examples(inputs)
+        for name, part in (("trusted", found.positive), ("pool", ~found.positive)):
+            if min(np.bincount(found.fold[part], minlength=FOLDS)) < 1 or part.sum() < 2 * FOLDS:
                 raise UserMistake(f"filter: only {part.sum()} {name} texts, too few to train and test on: give 50 or more")
-        vectors = self._vectorizer()(texts)
-        weights, bias = training.fit_logistic(vectors[~held], positive[~held], self.strength)
-        weights = weights.astype(np.float32)
-        lengths = np.log([[len(text)] for text in texts])
-        weight, _ = training.fit_logistic(lengths[~held], positive[~held])
+        _, scores, levels = self._cross_fit(found)
+        aside = self._aside(found, self._combined(scores, levels)[0])
+        listed = [found.table.column("text")[int(i)].as_py()[:200] for i in np.flatnonzero(aside)[:_LISTED]]
+        found = found.only(~aside)
+        weights, scores, levels = self._cross_fit(found)
+        combined, parts = self._combined(scores, levels)
+        lengths = np.log(np.maximum(found.mass(), 1))
+        low, high = roc.auc_interval(combined, found.positive)
+        by_length = roc.auc(lengths, found.positive)
         info = {
-            "trusted_rows": len(trusted),
-            "pool_rows": len(pool),
-            "held_out_rows": int(held.sum()),
-            "auc": round(training.auc((vectors @ weights)[held], positive[held]), 6),
-            "auc_length_only": round(training.auc(lengths[held, 0] * weight[0], positive[held]), 6),
-            "bias": bias,
+            "trusted_rows": int(found.positive.sum()),
+            "pool_rows": int((~found.positive).sum()),
+            "held_out_rows": len(found.positive),
+            "set_aside_rows": int(aside.sum()),
+            "set_aside": listed,
+            "auc": round(roc.auc(combined, found.positive), 6),
+            "auc_interval": [round(low, 6), round(high, 6)],
+            "auc_length_only": round(max(by_length, 1 - by_length), 6),
+            "auc_by_member": {name: round(roc.auc(part, found.positive), 6) for name, part in zip(self.members, parts, strict=True)},
+            "auc_by_source": self._by_source(found),
+            "like_trusted": round(roc.hidden_share(combined, found.positive), 6),
+            "bias": {name: [round(float(b), 9) for b in bias] for name, (_, bias) in weights.items()},
         }
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "weights.npy", weights)
-        np.save(folder / "levels.npy", self._levels(inputs, weights, bias))
+        for name, (vectors, _) in weights.items():
+            np.save(folder / f"weights-{name}.npy", vectors)
+        np.save(folder / "levels.npy", levels)
         (folder / "info.json").write_text(json.dumps(info, indent=2, sort_keys=True) + "\n")
 
     def load(self, folder: Path) -> TableFunction:
-        weights, levels = np.load(folder / "weights.npy"), np.load(folder / "levels.npy")
+        levels = np.load(folder / "levels.npy")
         bias = json.loads((folder / "info.json").read_text())["bias"]
-        vectors = self._vectorizer()
+        weights = {name: np.load(folder / f"weights-{name}.npy") for name in self.members}
+        members = self._looks()
 
         def score(table: pa.Table) -> pa.Table:
-            scores = _scores(vectors(table.column("text").to_pylist()), weights, bias)
-            percentiles = np.searchsorted(levels, scores, side="right") * (100.0 / len(levels))
-            return pa.table({"filter_score": scores, "filter_percentile": percentiles.astype(np.float32)})
+            fold = self._folds(table.column("text").to_pylist())
+            scores = [member.products(table, weights[member.name], fold) + np.array(bias[member.name])[fold] for member in members]
+            combined, parts = self._combined(scores, levels)
+            percentile = _percentiles(combined, levels[-1])
+            columns = {
+                "filter_score": combined.astype(np.float32),
+                "filter_percentile": percentile.astype(np.float32),
+                "filter_bin": _bins(percentile),
+            }
+            for name, part in zip(self.members, parts, strict=True):
+                columns |= {f"filter_{name}": part.astype(np.float32), f"filter_{name}_bin": _bins(part)}
+            if self.labels:
+                names, lowest = zip(*sorted(self.labels.items(), key=lambda item: item[1]), strict=True)
+                columns["quality"] = pa.array(
+                    np.array(names)[np.searchsorted(lowest, columns["filter_bin"], side="right") - 1], pa.string()
+                )
+            return pa.table(columns)
 
         return score
 
-    def _vectorizer(self) -> Callable[[list[str]], Any]:
-        from sklearn.feature_extraction.text import HashingVectorizer
+    def _looks(self) -> list[Member]:
+        return [Member(name, self.features, self.characters, self.column) for name in self.members]
 
-        hashing = HashingVectorizer(
-            ngram_range=(1, 2), n_features=self.features, alternate_sign=False, norm="l2", token_pattern=r"\w+|[^\w\s]", dtype=np.float32
-        )
-        return lambda texts: hashing.transform([text[: self.characters] for text in texts])
+    def _folds(self, texts: list[str]) -> np.ndarray:
+        """Which model scores each text: the one that was not trained on it nor on a copy of it."""
+        return np.array([_draw(self.seed, "held out", text[: self.characters]) % FOLDS for text in texts], np.int64)
 
-    def _examples(self, inputs: Inputs) -> tuple[list[str], list[str]]:
-        """Trusted texts in their order, and the pool texts with the smallest draws: both without repeats, none in common."""
+    def _cross_fit(self, found: Examples) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[np.ndarray], np.ndarray]:
+        """({member: weights (FOLDS, columns) and biases (FOLDS,)}, each member's score of every row by the model that did not see it, levels)."""
+        weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        scores: list[np.ndarray] = []
+        levels: list[np.ndarray] = []
+        pool, mass = ~found.positive, found.mass()
+        for member in self._looks():
+            vectors = member.features(found.table)
+            fitted = []
+            for fold in range(FOLDS):
+                seen = np.flatnonzero(found.fold != fold)
+                fitted.append(training.fit_logistic(vectors[seen], found.positive[seen], self.strength))
+            weights[member.name] = (np.array([w for w, _ in fitted], np.float32), np.array([b for _, b in fitted]))
+            del vectors
+            own, bias = weights[member.name]
+            scores.append(member.products(found.table, own, found.fold) + np.round(bias, 9)[found.fold])
+            levels.append(_levels(scores[-1][pool], mass[pool]))
+        combined, _ = self._combined(scores, np.array(levels))
+        return weights, scores, np.array([*levels, _levels(combined[pool], mass[pool])])
+
+    def _combined(self, scores: list[np.ndarray], levels: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """(combined score in [0, 1], percentile of each member in [0, 100])"""
+        parts = [_percentiles(score, level) for score, level in zip(scores, levels, strict=False)]
+        stacked = np.array(parts)
+        combined = stacked.mean(axis=0) if self.combine == "mean" else stacked.max(axis=0) if self.combine == "max" else stacked.min(axis=0)
+        return combined / 100, parts
+
+    def _aside(self, found: Examples, combined: np.ndarray) -> np.ndarray:
+        """bool (rows,): trusted rows that are least like the others."""
+        trusted = np.flatnonzero(found.positive)
+        count = int(self.set_aside * len(trusted))
+        aside = np.zeros(len(combined), bool)
+        aside[trusted[np.argsort(combined[trusted], kind="stable")[:count]]] = True
+        return aside
+
+    def _by_source(self, found: Examples) -> dict[str, float]:
+        """AUC of the trusted rows of each source, by models that saw none of it, against pool rows that these did not see either."""
+        if self.held_out_by is None:
+            return {}
+        own = sorted({source for source, trusted in zip(found.source, found.positive, strict=True) if trusted and source is not None})
+        result = {}
+        for source in own[:_SOURCES] if len(own) > 1 else []:
+            is_source = np.array([value == source for value in found.source])
+            left_out = np.where(found.positive, is_source, found.fold == 0)
+            parts = []
+            for member in self._looks():
+                vectors = member.features(found.table)
+                seen = np.flatnonzero(~left_out & ~is_source)
+                weights, _ = training.fit_logistic(vectors[seen], found.positive[seen], self.strength)
+                parts.append((vectors @ weights)[left_out])
+            pool, mass = ~found.positive[left_out], found.mass()[left_out]
+            combined, _ = self._combined(parts, np.array([_levels(part[pool], mass[pool]) for part in parts]))
+            result[source] = round(roc.auc(combined, ~pool), 6)
+        return result
+
+    def _examples(self, inputs: Inputs) -> Examples:
+        """Trusted rows in their order, and the pool rows with the smallest draws: no text twice, none in both."""
+        trusted: dict[str, _Row] = {}
         if self.trusted.path:
-            trusted = dict.fromkeys(read_texts(self.trusted.path, "filter: trusted.path"))
+            texts = read_texts(self.trusted.path, "filter: trusted.path")
+            trusted = dict.fromkeys((text[: self.characters] for text in texts), (0, None, None))
         else:
-            trusted = dict.fromkeys(text for table, mask in self._marked(inputs) for text in _picked(table, mask))
+            for table, mask in self._marked(inputs):
+                for text, source, vector in self._picked(table, mask):
+                    trusted.setdefault(text, (0, source, vector))
         if not trusted:
             raise UserMistake(
                 f"filter: no row matches trusted.where {self.trusted.where}: check the value, and that ingest.keep lists the column"
             )
-        pool: dict[str, int] = {}
+        pool: dict[str, _Row] = {}
         for table, mask in self._marked(inputs):
-            for text in _picked(table, ~mask):
+            for text, source, vector in self._picked(table, ~mask):
                 if text not in trusted and text not in pool:
-                    pool[text] = _draw(self.seed, "pool", text)
-            if len(pool) > 4 * self.pool_sample:  # memory stays bounded; what is cut could not be chosen any more
+                    pool[text] = (_draw(self.seed, "pool", text), source, vector)
+            if len(pool) > 2 * self.pool_sample:  # memory stays bounded; what is cut could not be chosen any more
                 pool = self._smallest(pool)
         if not pool:
             raise UserMistake("filter: every row is trusted, none is left to compare with: narrow trusted.where")
-        return list(trusted), list(self._smallest(pool))
+        rows = {**trusted, **self._smallest(pool)}
+        columns: dict[str, Any] = {"text": pa.array(list(rows), pa.large_string())}
+        if "embedding" in self.members:
+            vectors = [vector for _, _, vector in rows.values()]
+            columns[self.column] = pa.array(vectors, pa.list_(pa.float32(), len(next(v for v in vectors if v is not None))))
+        positive = np.arange(len(rows)) < len(trusted)
+        return Examples(pa.table(columns), positive, self._folds(list(rows)), [source for _, source, _ in rows.values()])
 
-    def _smallest(self, pool: dict[str, int]) -> dict[str, int]:
-        return dict(sorted(pool.items(), key=lambda item: (item[1], item[0]))[: self.pool_sample])
+    def _picked(self, table: pa.Table, mask: np.ndarray) -> Iterator[tuple[str, str | None, np.ndarray | None]]:
+        """(text, cut to what is read; its value of `held_out_by`; its vector) of the rows under the mask."""
+        found = table.filter(pa.array(mask))
+        there = self.held_out_by is not None and self.held_out_by in found.column_names
+        sources = found.column(self.held_out_by).cast(pa.string()).to_pylist() if there else [None] * found.num_rows
+        vectors: Any = [None] * found.num_rows
+        if "embedding" in self.members:
+            vectors = _members.vectors(found, self.column)
+        for text, source, vector in zip(found.column("text").to_pylist(), sources, vectors, strict=True):
+            yield text[: self.characters], source, vector
+
+    def _smallest(self, pool: dict[str, _Row]) -> dict[str, _Row]:
+        return dict(sorted(pool.items(), key=lambda item: (item[1][0], item[0]))[: self.pool_sample])
 
     def _marked(self, inputs: Inputs) -> Iterator[tuple[pa.Table, np.ndarray]]:
         """Each shard with a mask of its trusted rows (bool; none where the trusted texts come from a file)."""
@@ -177,27 +335,24 @@ class Filter(Stage):
                 mask &= found.to_numpy(zero_copy_only=False)
             yield table, mask
 
-    def _levels(self, inputs: Inputs, weights: np.ndarray, bias: float) -> np.ndarray:
-        """Scores at equal steps of the pool's text mass, float32 (LEVELS,), ascending: a row's percentile is its place here."""
-        vectors = self._vectorizer()
-        scores, masses = [], []
-        for table, mask in self._marked(inputs):
-            texts = _picked(table, ~mask)
-            if texts:
-                scores.append(_scores(vectors(texts), weights, bias))
-                masses.append(np.array([len(text.encode()) for text in texts], np.float64))
-        score, mass = np.concatenate(scores), np.concatenate(masses)
-        order = np.argsort(score, kind="stable")
-        reached = np.cumsum(mass[order]) / mass.sum()
-        return score[order][np.searchsorted(reached, (np.arange(LEVELS) + 0.5) / LEVELS)]
+
+_Row = tuple[int, str | None, np.ndarray | None]  # draw, value of `held_out_by`, vector
 
 
-def _scores(vectors: Any, weights: np.ndarray, bias: float) -> np.ndarray:
-    return (1.0 / (1.0 + np.exp(-(vectors @ weights + bias)))).astype(np.float32)
+def _levels(scores: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """Scores at equal steps of the text's mass, float64 (LEVELS,), ascending."""
+    order = np.argsort(scores, kind="stable")
+    reached = np.cumsum(mass[order]) / max(mass.sum(), 1)
+    return scores[order][np.minimum(np.searchsorted(reached, (np.arange(LEVELS) + 0.5) / LEVELS), len(order) - 1)]
 
 
-def _picked(table: pa.Table, mask: np.ndarray) -> list[str]:
-    return table.column("text").filter(pa.array(mask)).to_pylist()
+def _percentiles(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Share of the mass that scores at most as high, 0 to 100, float64."""
+    return np.searchsorted(levels, scores, side="right") * (100.0 / len(levels))
+
+
+def _bins(percentiles: np.ndarray) -> np.ndarray:
+    return np.minimum(percentiles * (BINS / 100), BINS - 1).astype(np.uint8)
 
 
 def _draw(seed: int, purpose: str, text: str) -> int:

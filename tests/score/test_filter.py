@@ -7,7 +7,6 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from curate import training
 from curate.errors import UserMistake
 from curate.score.filter import Filter, Trusted
 
@@ -58,7 +57,11 @@ def test_rows_like_the_trusted_ones_score_above_the_rest(tmp_path):
     assert found.schema == STAGE.writes()
     score = found.column("filter_score").to_numpy()
     assert score[500:].min() > score[200:500].max()
-    assert info["auc"] > 0.7 and info["trusted_rows"] == 200 and info["pool_rows"] == 400
+    assert info["auc"] > 0.7 and info["trusted_rows"] == 196 and info["set_aside_rows"] == 4 and info["pool_rows"] == 400
+    low, high = info["auc_interval"]
+    assert low < info["auc"] < high
+    # A quarter of the pool is like the trusted rows.
+    assert 0.2 < info["like_trusted"] < 0.32
     assert info["auc_length_only"] == 0.5
 
 
@@ -91,7 +94,7 @@ def test_the_artifact_does_not_depend_on_how_the_corpus_is_cut(tmp_path, cut):
     small = STAGE.but(pool_sample=60)
     fitted(small, tmp_path / "a", table)
     fitted(small, tmp_path / "b", table.slice(0, cut), table.slice(cut))
-    for name in ("weights.npy", "levels.npy", "info.json"):
+    for name in ("weights-words.npy", "weights-lines.npy", "levels.npy", "info.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -104,11 +107,78 @@ def test_trusted_texts_may_come_from_a_file_known_by_its_content(tmp_path):
     assert one.identity() == two.identity() and "trusted" in one.unfingerprinted
     assert one.reads() == ("text",)
     info = fitted(one, tmp_path / "artifact", table.slice(200))
-    assert info["trusted_rows"] == 200 and info["pool_rows"] == 400
+    assert info["trusted_rows"] + info["set_aside_rows"] == 200 and info["pool_rows"] == 400
+
+
+def test_no_row_is_scored_by_a_model_that_saw_it(tmp_path):
+    """Words that only one trusted text has: a model trained on that text would know them and rank it first of all."""
+    table = corpus()
+    texts = table.column("text").to_pylist()
+    texts[7] = " ".join(f"secret{i}" for i in range(12))
+    table = table.set_column(0, "text", pa.array(texts, pa.large_string()))
+    stage = STAGE.but(set_aside=0, members=("words",))
+    fitted(stage, tmp_path, table)
+    score = stage.load(tmp_path)(table).column("filter_score").to_numpy()
+    assert score[7] < np.median(score[:200])
+
+
+def test_trusted_rows_that_are_not_like_the_others_are_set_aside(tmp_path):
+    table = corpus()
+    texts = table.column("text").to_pylist()
+    generator = np.random.default_rng(5)
+    planted = [sentence(SPAM, generator) for _ in range(4)]
+    texts[10:14] = planted
+    info = fitted(STAGE, tmp_path, table.set_column(0, "text", pa.array(texts, pa.large_string())))
+    assert sorted(info["set_aside"]) == sorted(planted)
+
+
+def test_each_member_is_a_column_and_any_may_decide(tmp_path):
+    table = corpus()
+    generator = np.random.default_rng(2)
+    # Vectors that tell a third kind apart: rows 300-399 of the pool point where trusted rows point.
+    vectors = generator.normal(size=(600, 8)).astype(np.float32)
+    vectors[:200, 0] += 4
+    vectors[300:400, 0] += 4
+    table = table.append_column("vector", pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 8))
+    found = {}
+    for combine in ("mean", "max", "min"):
+        stage = STAGE.but(members=("words", "embedding"), combine=combine, set_aside=0, labels={"low": 0, "high": 10})
+        info = fitted(stage, tmp_path / combine, table)
+        found[combine] = stage.load(tmp_path / combine)(table)
+        assert found[combine].schema == stage.writes()
+    assert info["auc_by_member"]["embedding"] > 0.6
+    words, embedding = (found["mean"].column(f"filter_{name}").to_numpy() for name in ("words", "embedding"))
+    assert embedding[300:400].mean() > embedding[200:300].mean() + 30 and words[500:].mean() > words[300:400].mean() + 30
+    for combine, by in (("mean", np.mean), ("max", np.max), ("min", np.min)):
+        np.testing.assert_allclose(found[combine].column("filter_score").to_numpy(), by([words, embedding], axis=0) / 100, rtol=1e-6)
+    bins = found["max"].column("filter_bin").to_numpy()
+    np.testing.assert_array_equal(bins, np.minimum(found["max"].column("filter_percentile").to_numpy() // 5, 19))
+    assert found["max"].column("quality").to_pylist() == ["high" if bin >= 10 else "low" for bin in bins]
+
+
+def test_a_trusted_source_that_was_not_trained_on_is_reported_apart(tmp_path):
+    """Sources with words of their own: what one source teaches says nothing of the other, so left out it is no better than chance."""
+    generator = np.random.default_rng(3)
+    texts = [sentence(WIKI, generator) for _ in range(100)] + [sentence(SPAM[:4], generator) for _ in range(100)]
+    texts += [sentence(["pebble", "anchor", "butter", "cradle"], generator) + f" {i}" for i in range(300)]
+    table = pa.table({"text": texts, "source": ["wiki"] * 100 + ["book"] * 100 + ["web"] * 300})
+    stage = Filter(trusted=Trusted(where={"source": ["wiki", "book"]}), features=1 << 12, held_out_by="source", members=("words",))
+    info = fitted(stage, tmp_path, table)
+    assert info["auc"] > 0.95 and set(info["auc_by_source"]) == {"wiki", "book"}
+    assert fitted(stage.but(held_out_by=None), tmp_path, table)["auc_by_source"] == {}
 
 
 def test_mistakes_end_with_the_remedy(tmp_path):
     table = corpus()
+    for wrong, remedy in (
+        ({"features": 1000}, "1024"),
+        ({"members": ("words", "words")}, "each once"),
+        ({"labels": {"high": 18}}, "lowest bin"),
+    ):
+        with pytest.raises(ValidationError, match=remedy):
+            STAGE.but(**wrong)
+    with pytest.raises(ValidationError, match="stored vector"):
+        Filter(trusted=Trusted(path="a.jsonl"), members=("embedding",))
     with pytest.raises(ValidationError, match="either"):
         Trusted()
     with pytest.raises(UserMistake, match="check the value"):
@@ -121,7 +191,3 @@ def test_mistakes_end_with_the_remedy(tmp_path):
         fitted(STAGE, tmp_path, table.slice(0, 200))
     with pytest.raises(UserMistake, match="does not exist"):
         Filter(trusted=Trusted(path=str(tmp_path / "absent.jsonl"))).identity()
-
-
-def test_auc_is_the_share_of_pairs_in_order():
-    assert training.auc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, True, False, True])) == pytest.approx(3.5 / 4)
