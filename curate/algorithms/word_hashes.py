@@ -34,8 +34,14 @@ def word_hashes(raw: np.ndarray, ends: np.ndarray) -> Hashes:
     raw   the texts' UTF-8 bytes one after the other, uint8, case folded (or not: then it counts)
     ends  where each begins in `raw` and the last ends, int64 (texts + 1,)
     """
+    starts, lengths, begins = find_words(raw, ends)
+    return hash_words(raw, starts, lengths), begins
+
+
+def find_words(raw: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each word starts in `raw` and its bytes, int64 (words,) both; where each text's words begin, int64 (texts + 1,)."""
     if not len(raw):
-        return np.zeros(0, np.uint64), np.zeros(len(ends), np.int64)
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(len(ends), np.int64)
     kind = _KIND[raw]
     begins_word = np.empty(len(raw), bool)
     begins_word[0] = True
@@ -48,35 +54,11 @@ def word_hashes(raw: np.ndarray, ends: np.ndarray) -> Hashes:
     lengths = np.diff(starts, append=len(raw))
     words = kind[starts] != _SPACE
     before = np.concatenate([[0], np.cumsum(words)])
-    return _hashes(raw, starts[words], lengths[words]), before[np.searchsorted(starts, ends)]
+    return starts[words], lengths[words], before[np.searchsorted(starts, ends)]
 
 
-def ngram_hashes(words: np.ndarray, begins: np.ndarray, order: int) -> Hashes:
-    """Hashes of every `order` words in a row, uint64, and where each text's begin, int64 (texts + 1,); none reaches over a text's end."""
-    if order == 1:
-        return words, begins
-    grams = words
-    for step in range(1, order):
-        grams = mix(grams[:-1] * _NEXT + words[step:]) if len(grams) > 1 else grams[:0]
-    counts = np.maximum(np.diff(begins) - (order - 1), 0)
-    return grams[whole(begins, order)], np.concatenate([[0], np.cumsum(counts)])
-
-
-def whole(begins: np.ndarray, order: int) -> np.ndarray:
-    """bool (words - order + 1,): the `order` words from here on are of one text."""
-    text = np.repeat(np.arange(len(begins) - 1), np.diff(begins))
-    return text[: len(text) - order + 1] == text[order - 1 :] if len(text) >= order else np.zeros(0, bool)
-
-
-def mix(values: np.ndarray) -> np.ndarray:
-    """Every bit of a uint64 made to depend on every other: the finaliser of SplitMix64 (Steele et al. 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-def _hashes(raw: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Eight bytes of every word at a time: nearly all words are done after one or two rounds."""
+def hash_words(raw: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """uint64 (words,). Eight bytes of every word at a time: nearly all words are done after one or two rounds."""
     padded = np.concatenate([raw, np.zeros(8, np.uint8)])
     # Element i is the bytes i to i + 7 as one number; the same on any machine.
     eights = np.lib.stride_tricks.as_strided(padded[:8].view("<u8"), (len(raw) + 1,), (1,))
@@ -89,6 +71,30 @@ def _hashes(raw: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndar
         piece = eights[starts[left] + at] & (_ALL >> (np.uint64(64) - bits))
         hashes[left] = mix(hashes[left] ^ piece)
     return hashes
+
+
+def ngram_hashes(words: np.ndarray, begins: np.ndarray, order: int) -> Hashes:
+    """Hashes of every `order` words in a row, uint64, and where each text's begin, int64 (texts + 1,); none reaches over a text's end."""
+    counts = np.diff(begins)
+    place = np.arange(len(words)) - np.repeat(begins[:-1], counts)  # of each word in its text
+    grams = words
+    for _ in range(1, order):
+        grams = longer(grams, words)
+    return grams[place >= order - 1], np.concatenate([[0], np.cumsum(np.maximum(counts - (order - 1), 0))])
+
+
+def longer(grams: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Hashes of the n-grams that end at each word, from those of the (n - 1)-grams that do. What reaches over a text's beginning is for the caller to leave out."""
+    before = np.zeros_like(grams)
+    before[1:] = grams[:-1]
+    return mix(before * _NEXT + words)
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """Every bit of a uint64 made to depend on every other: the finaliser of SplitMix64 (Steele et al. 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def _beyond_ascii(raw: np.ndarray, kind: np.ndarray, begins_word: np.ndarray) -> None:

@@ -11,7 +11,6 @@ first, and sets aside the rows of it that look least like the others.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,14 +20,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from curate import models, training
+from curate import training
 from curate.algorithms import roc
 from curate.errors import UserMistake
 from curate.score import _members
 from curate.score._members import Member
-from curate.score._texts import existing, read_texts
+from curate.score._trusted import Trusted, draw
 from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction
 
 FOLDS = 5  # one row in five is not seen by the model that scores it
@@ -36,25 +35,6 @@ LEVELS = 1000  # steps of a percentile table
 BINS = 20
 _LISTED = 50  # rows set aside that info.json shows
 _SOURCES = 10  # no more values of `held_out_by` than that are left out one by one
-
-
-class Trusted(BaseModel):
-    """Which texts are trusted: rows of the corpus (`where`: column: value, or a list of values; all must hold), or a file.
-
-    path   .jsonl or .parquet with a column `text`, or .txt with one text per line
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    where: dict[str, Any] | None = None
-    path: str | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Trusted:
-        if (self.where is None) == (self.path is None):
-            raise ValueError("trusted needs either `where: {column: value}` or `path: FILE`")
-        if self.where is not None and not self.where:
-            raise ValueError("trusted.where is empty: name a column and a value")
-        return self
 
 
 @dataclass
@@ -132,7 +112,7 @@ class Filter(Stage):
 
     def reads_if_present(self) -> tuple[str, ...]:
         """Generated rows carry none of the user's columns: they are judged, never trusted."""
-        named = [*(self.trusted.where or {}), *([self.held_out_by] if self.held_out_by else [])]
+        named = [*self.trusted.columns(), *([self.held_out_by] if self.held_out_by else [])]
         return tuple(dict.fromkeys(name for name in named if name not in self.reads()))
 
     def writes(self) -> pa.Schema:
@@ -142,9 +122,7 @@ class Filter(Stage):
         return pa.schema([*columns, *([("quality", pa.string())] if self.labels else [])])
 
     def identity(self) -> dict[str, Any]:
-        return {
-            "trusted": models.file_digest(existing(self.trusted.path, "filter: trusted.path")) if self.trusted.path else self.trusted.where
-        }
+        return self.trusted.identity("filter")
 
     def resources(self) -> Resources:
         return Resources(memory=768 << 20)
@@ -216,7 +194,7 @@ class Filter(Stage):
 
     def _folds(self, texts: list[str]) -> np.ndarray:
         """Which model scores each text: the one that was not trained on it nor on a copy of it."""
-        return np.array([_draw(self.seed, "held out", text[: self.characters]) % FOLDS for text in texts], np.int64)
+        return np.array([draw(self.seed, "held out", text[: self.characters]) % FOLDS for text in texts], np.int64)
 
     def _cross_fit(self, found: Examples) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[np.ndarray], np.ndarray]:
         """({member: weights (FOLDS, columns) and biases (FOLDS,)}, each member's score of every row by the model that did not see it, levels)."""
@@ -277,21 +255,18 @@ class Filter(Stage):
         """Trusted rows in their order, and the pool rows with the smallest draws: no text twice, none in both."""
         trusted: dict[str, _Row] = {}
         if self.trusted.path:
-            texts = read_texts(self.trusted.path, "filter: trusted.path")
-            trusted = dict.fromkeys((text[: self.characters] for text in texts), (0, None, None))
+            trusted = dict.fromkeys((text[: self.characters] for text in self.trusted.texts(inputs, "filter")), (0, None, None))
         else:
-            for table, mask in self._marked(inputs):
+            for table, mask in self.trusted.marked(inputs, "filter"):
                 for text, source, vector in self._picked(table, mask):
                     trusted.setdefault(text, (0, source, vector))
         if not trusted:
-            raise UserMistake(
-                f"filter: no row matches trusted.where {self.trusted.where}: check the value, and that ingest.keep lists the column"
-            )
+            raise self.trusted.none_found("filter")
         pool: dict[str, _Row] = {}
-        for table, mask in self._marked(inputs):
+        for table, mask in self.trusted.marked(inputs, "filter"):
             for text, source, vector in self._picked(table, ~mask):
                 if text not in trusted and text not in pool:
-                    pool[text] = (_draw(self.seed, "pool", text), source, vector)
+                    pool[text] = (draw(self.seed, "pool", text), source, vector)
             if len(pool) > 2 * self.pool_sample:  # memory stays bounded; what is cut could not be chosen any more
                 pool = self._smallest(pool)
         if not pool:
@@ -318,23 +293,6 @@ class Filter(Stage):
     def _smallest(self, pool: dict[str, _Row]) -> dict[str, _Row]:
         return dict(sorted(pool.items(), key=lambda item: (item[1][0], item[0]))[: self.pool_sample])
 
-    def _marked(self, inputs: Inputs) -> Iterator[tuple[pa.Table, np.ndarray]]:
-        """Each shard with a mask of its trusted rows (bool; none where the trusted texts come from a file)."""
-        for _, table in inputs.tables():
-            mask = np.full(table.num_rows, self.trusted.where is not None)
-            for column, wanted in (self.trusted.where or {}).items():
-                values = wanted if isinstance(wanted, list) else [wanted]
-                if column not in table.column_names:
-                    mask[:] = False
-                    continue
-                try:
-                    found = pc.is_in(table.column(column), pa.array(values).cast(table.schema.field(column).type))
-                except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-                    kind = table.schema.field(column).type
-                    raise UserMistake(f"filter: trusted.where compares '{column}' ({kind}) with {values}: give {kind} values") from error
-                mask &= found.to_numpy(zero_copy_only=False)
-            yield table, mask
-
 
 _Row = tuple[int, str | None, np.ndarray | None]  # draw, value of `held_out_by`, vector
 
@@ -353,8 +311,3 @@ def _percentiles(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 def _bins(percentiles: np.ndarray) -> np.ndarray:
     return np.minimum(percentiles * (BINS / 100), BINS - 1).astype(np.uint8)
-
-
-def _draw(seed: int, purpose: str, text: str) -> int:
-    """64 pseudo-random bits that follow from the text: the same however the corpus is cut or ordered."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, salt=seed.to_bytes(8, "little"), person=purpose.encode()).digest())

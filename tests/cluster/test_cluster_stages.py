@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from given import Shards
 from pydantic import ValidationError
 
 from curate.cluster._clustering import vector_rows
@@ -28,22 +29,6 @@ STAGES = [
 IDS = ["diffused", "spectral", "diffusion map", "landmarks", "nmf", "k-means"]
 
 
-class Shards:
-    """Inputs of a fit from tables in memory."""
-
-    def __init__(self, tables):
-        self._tables = tables
-
-    shards = property(lambda self: [f"{i:05d}" for i in range(len(self._tables))])
-    rows = property(lambda self: sum(len(table) for table in self._tables))
-
-    def table(self, shard):
-        return self._tables[int(shard)]
-
-    def tables(self):
-        return ((shard, self.table(shard)) for shard in self.shards)
-
-
 def table_of(vectors, fixed=True):
     vectors = np.asarray(vectors, np.float32)
     flat = pa.array(vectors.ravel(), pa.float32())
@@ -59,7 +44,7 @@ def groups(sizes=(160, 120, 80, 40), d=32, noise=0.08, seed=0):
 
 def fitted(stage, tables, folder: Path):
     folder.mkdir(parents=True, exist_ok=True)
-    stage.fit(Shards(tables), None, folder)
+    stage.fit(Shards(*tables), None, folder)
     return stage.load(folder), json.loads((folder / "info.json").read_text())
 
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from given import Shards
 
 from curate.errors import UserMistake
 from curate.generate.antidote_gate import AntidoteGate
@@ -26,19 +27,6 @@ def manifold(rows):
 def shard(vectors, names, **columns):
     vector = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors, np.float32).ravel()), vectors.shape[1])
     return pa.table({"row_id": names, "vector": vector, **columns})
-
-
-class Shards:
-    def __init__(self, *tables):
-        self.shards = [f"{number:05d}" for number in range(len(tables))]
-        self._tables = tables
-        self.rows = sum(table.num_rows for table in tables)
-
-    def table(self, name):
-        return self._tables[int(name)]
-
-    def tables(self):
-        return zip(self.shards, self._tables, strict=True)
 
 
 REAL = manifold(600)

@@ -4,22 +4,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from given import Shards
 
 from curate.errors import UserMistake
 from curate.score.dsir import Dsir
 
 WIKI = ["treaty", "river", "empire", "fossil", "planet", "theory"]
 SPAM = ["buy", "now", "free", "click", "winner", "casino"]
-
-
-class Shards:
-    """`Inputs` over tables in memory."""
-
-    def __init__(self, *tables: pa.Table):
-        self.given = tables
-
-    def tables(self):
-        return ((f"{i:05d}", table) for i, table in enumerate(self.given))
 
 
 def corpus() -> pa.Table:

@@ -1,37 +1,15 @@
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from given import SPAM, WIKI, Shards, sentence
 from pydantic import ValidationError
 
 from curate.errors import UserMistake
-from curate.score.filter import Filter, Trusted
-
-# All of six letters: the length of a text tells nothing.
-WIKI = ["treaty", "rivers", "empire", "fossil", "planet", "theory", "throne", "orbits"]
-SPAM = ["buying", "nowish", "freely", "clicks", "winner", "casino", "luxury", "offers"]
-
-
-class Shards:
-    """`Inputs` over tables in memory."""
-
-    def __init__(self, *tables: pa.Table):
-        self.given = {f"{i:05d}": table for i, table in enumerate(tables)}
-        self.shards = list(self.given)
-        self.rows = sum(table.num_rows for table in tables)
-
-    def table(self, shard: str) -> pa.Table:
-        return self.given[shard]
-
-    def tables(self) -> Iterator[tuple[str, pa.Table]]:
-        yield from self.given.items()
-
-
-def sentence(words: list[str], generator: np.random.Generator) -> str:
-    return " ".join(generator.choice(words, 12))
+from curate.score._trusted import Trusted
+from curate.score.filter import Filter
 
 
 def corpus() -> pa.Table:
