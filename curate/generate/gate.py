@@ -34,6 +34,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.generate.prompt import FENCE, MARKERS, PACKAGED, read_prompt
+from curate.score.language import identifier
 from curate.stage import VERDICT, Stage, TableFunction, verdict_column
 
 _LEAK_WORDS = 10
@@ -121,7 +122,12 @@ class Gate(Stage):
 
     def load(self, folder: Path) -> TableFunction:
         leaked = {words for prompt in _prompt_files(self.prompts) for words in _runs(prompt.template, _LEAK_WORDS)}
-        language = language_of(self.language_words, self.language_sure)
+        identify = identifier()
+
+        def language(text: str) -> str | None:
+            """Code of the language; None where the text has too few words or is not surely of one."""
+            code, sure = identify(text) if len(_words(text)) >= self.language_words else ("", 0.0)
+            return code if sure >= self.language_sure else None
 
         def gate(table: pa.Table) -> pa.Table:
             rows = table.select(self.reads()).to_pylist()
@@ -245,21 +251,6 @@ def common_subsequence(left: list[str], right: list[str]) -> int:
         hits = row & places.get(word, 0)
         row = (row + hits | row - hits) & mask
     return len(left) - row.bit_count()
-
-
-def language_of(words: int, sure: float) -> Callable[[str], str | None]:
-    """A function: language code of a text (py3langid), or None where it has too few words or is not surely of one."""
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-
-    def language(text: str) -> str | None:
-        if len(_words(text)) < words:
-            return None
-        code, probability = identifier.classify(text)
-        return str(code) if probability >= sure else None
-
-    return language
 
 
 def _words(text: str) -> list[str]:
