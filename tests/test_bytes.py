@@ -30,7 +30,7 @@ ingest:
     - {{name: other, path: {shared / "data" / FILES[1]}, priority: 0}}
   shard_rows: 7700
 embed: {{method: hashed, dimensions: 64}}
-heuristics: {{max_symbol_word_ratio: 0.5, max_duplicate_lines: 0.6}}
+heuristics: {{max_hash_words: 0.5, max_duplicate_lines: 0.6}}
 select: {{budget: 0.2, unit: tokens, by: words, groups: source}}
 """
     )

@@ -428,7 +428,7 @@ def test_no_row_vanishes(tmp_path_factory, files, shard_rows, budget):
     recipe.write_text(
         f"pipeline: ingest\nscorers: [length, heuristics]\n"
         f"ingest: {{path: '{folder}/*.jsonl', shard_rows: {shard_rows}, quarantine_max: 1.0}}\n"
-        f"heuristics: {{min_words: 2}}\nselect: {{budget: {'null' if budget is None else budget}}}\n"
+        f"heuristics: {{min_word_count: 2}}\nselect: {{budget: {'null' if budget is None else budget}}}\n"
     )
     try:
         facts = execute(recipe, folder / "run", "inline")

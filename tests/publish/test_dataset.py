@@ -28,7 +28,7 @@ def published(project: Any) -> Any:
     def run(**publish: Any) -> Any:
         project.file("a.jsonl", *ROWS[:6])
         project.file("b.jsonl", *ROWS[6:])
-        heuristics = {"min_words": 2, "max_symbol_word_ratio": 0.5}
+        heuristics = {"min_word_count": 2, "max_hash_words": 0.5}
         project.recipe(
             scorers=["length", "heuristics"], heuristics=heuristics, embed={"method": "hashed", "dimensions": 8}, publish=publish
         )
@@ -49,7 +49,7 @@ def test_every_row_is_in_one_of_the_two_tables(published, project):
     assert [(row["file"], row["line"], row["fate"], row["step"], row["rule"]) for row in rejected] == [
         ("a.jsonl", 1, "dropped", "near_dedup", "exact_duplicate"),
         ("a.jsonl", 4, "quarantined", "ingest", "blank_text"),
-        ("a.jsonl", 6, "dropped", "heuristics", "symbol_word_ratio_high"),
+        ("a.jsonl", 6, "dropped", "heuristics", "hash_words_high"),
         ("b.jsonl", 2, "dropped", "heuristics", "word_count_low"),
     ]
     assert (project.facts["kept"], project.facts["rows_in"]) == (6, 10)
