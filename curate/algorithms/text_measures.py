@@ -7,7 +7,7 @@ Lines and paragraphs are compared without the white space around them; blank one
     word_count, mean_word_length      words that are no marks
     hash_words, ellipsis_words        "#" and ellipses per word
     alpha_words                       share of words with a letter in them
-    stop_words                        how many of 14 English stop words occur
+    stop_words                        how many of Gopher's eight English stop words occur
     bullet_lines, ellipsis_lines      share of lines that begin with a bullet, that end in an ellipsis
     unfinished_lines                  share of lines that do not end in . ! ? or their like (FineWeb)
     short_lines                       share of lines of at most 30 characters (FineWeb)

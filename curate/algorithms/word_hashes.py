@@ -3,7 +3,7 @@
 What a word is, is decided on UTF-8 bytes, so that numpy can do it for all rows at once:
 
     a run of letters, digits, "_" and non-ASCII characters           one word
-    each other printable ASCII character                             one word (punctuation counts, as in fastText)
+    each other printable ASCII character                             one word (punctuation counts, as in fastText), a run of the same one too: "...", "----"
     a character of U+2000-207F (dashes, curly quotes) or of U+0080-00BF              one word
     a character of U+3000-DFFF (kana, Han, Hangul)                   one word: most of these scripts put no spaces between words
     white space, the no-break space and control characters           between words
@@ -46,7 +46,7 @@ def find_words(raw: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarra
     begins_word = np.empty(len(raw), bool)
     begins_word[0] = True
     np.not_equal(kind[1:], kind[:-1], out=begins_word[1:])
-    begins_word |= kind == _ALONE
+    begins_word[1:] |= (kind[1:] == _ALONE) & (raw[1:] != raw[:-1])
     if (raw >= 0x80).any():
         _beyond_ascii(raw, kind, begins_word)
     begins_word[ends[:-1][ends[:-1] < len(raw)]] = True

@@ -36,7 +36,7 @@ BOILERPLATE = (
 )
 MEASURES = (*text_measures.NAMES, "boilerplate_phrases")
 
-# Published thresholds, by setting. Gopher's stop words are 2 of 8; ours are of 14.
+# Published thresholds, by setting.
 SETS: dict[str, dict[str, float]] = {
     "gopher": {
         "min_word_count": 50, "max_word_count": 100_000, "min_mean_word_length": 3, "max_mean_word_length": 10, "max_hash_words": 0.1,
@@ -69,7 +69,7 @@ class Heuristics(Stage):
     max_hash_words: float | None = Field(None, description="'#' per word")
     max_ellipsis_words: float | None = Field(None, description="ellipses per word")
     min_alpha_words: float | None = Field(None, description="share of words with a letter in them")
-    min_stop_words: float | None = Field(None, description="how many of 14 English stop words occur")
+    min_stop_words: float | None = Field(None, description="how many of eight English stop words occur")
     max_bullet_lines: float | None = Field(None, description="share of lines that begin with a bullet")
     max_ellipsis_lines: float | None = Field(None, description="share of lines that end in an ellipsis")
     max_unfinished_lines: float | None = Field(None, description="share of lines that do not end like a sentence")

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from curate.algorithms.text_measures import NAMES, STOP_WORDS, measure
 
-WORD = re.compile(r"[\u0080-\u009f\u00a1-\u00bf\u2000-\u207f\u3000-\udfff]|[A-Za-z0-9_\u00c0-\u1fff\u2080-\u2fff\ue000-\U0010ffff]+|[!-~]")
-MARK = re.compile(r"[\u0080-\u00bf\u2000-\u207f\u3000-\u303f]|[!-/:-@\[-^`{-~]")
+WORD = re.compile(
+    r"[\u0080-\u009f\u00a1-\u00bf\u2000-\u207f\u3000-\udfff]|[A-Za-z0-9_\u00c0-\u1fff\u2080-\u2fff\ue000-\U0010ffff]+|([!-~])\1*"
+)
+MARK = re.compile(r"[\u0080-\u00bf\u2000-\u207f\u3000-\u303f]|[!-/:-@\[-^`{-~]+")
 
 
 def laid(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -17,9 +19,13 @@ def laid(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(b"".join(data), np.uint8), np.cumsum([0, *map(len, data)])
 
 
+def spelled(text: str) -> list[str]:
+    return [found[0] for found in WORD.finditer(text)]
+
+
 def plain(text: str) -> dict[str, float]:
     """The same numbers, one text at a time and as a reader would count them."""
-    words = WORD.findall(text)
+    words = spelled(text)
     spoken = [word for word in words if not MARK.fullmatch(word)]
     lines = [line.strip(" \t\x00") for line in text.split("\n")]
     lines = [line for line in lines if line]
@@ -31,7 +37,7 @@ def plain(text: str) -> dict[str, float]:
         seen: set[tuple[str, ...]] = set()
         again = []
         for part in parts:
-            key = tuple(WORD.findall(part))
+            key = tuple(spelled(part))
             if key in seen:
                 again.append(len(part.strip(" \t\n\x00")))
             seen.add(key)

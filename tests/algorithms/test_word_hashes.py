@@ -10,7 +10,9 @@ from curate.algorithms.line_shapes import line_shapes
 from curate.algorithms.word_hashes import ngram_hashes
 
 TEXTS = st.lists(st.text(alphabet="abcXYZ09_ \n\t.,;'“”…—é ß漢字ひ가\x00\u00a0¿", max_size=40), max_size=8)
-WORD = re.compile(r"[\u0080-\u009f\u00a1-\u00bf\u2000-\u207f\u3000-\udfff]|[A-Za-z0-9_\u00c0-\u1fff\u2080-\u2fff\ue000-\U0010ffff]+|[!-~]")
+WORD = re.compile(
+    r"[\u0080-\u009f\u00a1-\u00bf\u2000-\u207f\u3000-\udfff]|[A-Za-z0-9_\u00c0-\u1fff\u2080-\u2fff\ue000-\U0010ffff]+|([!-~])\1*"
+)
 
 
 def laid(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +26,7 @@ def hashed(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def spelled(text: str) -> list[str]:
     """The words of a text, read character by character: what `word_hashes` does by bytes."""
-    return WORD.findall(text.lower())
+    return [found[0] for found in WORD.finditer(text.lower())]
 
 
 @settings(max_examples=300, deadline=None)
