@@ -70,6 +70,21 @@ def test_tuning_lowers_the_loss_and_gives_the_same_weights_twice(tiny: Path, met
     assert not np.array_equal(losses_of(other, rows), found[0][0])
 
 
+def test_prompt_tokens_are_trained_on_by_their_weight(tiny: Path):
+    """With a weight the model learns the prompts too; without one their loss is not what is trained."""
+    model, tokenizer = models.load_causal_lm(str(tiny), "float32")
+    rows = encoded(tokenizer)
+    asked = [row._replace(scored=(np.arange(len(row.ids)) > 0) & ~row.scored) for row in rows]
+    fell = {}
+    for weight in (0.0, 1.0):
+        model, _ = models.load_causal_lm(str(tiny), "float32")
+        before = losses_of(model, asked).mean()
+        steps = tune(model, rows, Tuning(learning_rate=3e-3, epochs=4, prompt_weight=weight), seed=0)
+        fell[weight] = before - losses_of(model, asked).mean()
+        assert steps[0] == pytest.approx(losses_of(models.load_causal_lm(str(tiny), "float32")[0], rows).mean() + weight * before, rel=0.15)
+    assert fell[1.0] > 2 * fell[0.0]
+
+
 def test_adapters_leave_the_weights_of_the_model_alone(tiny: Path):
     model, tokenizer = models.load_causal_lm(str(tiny), "float32")
     kept = model.get_input_embeddings().weight.clone()

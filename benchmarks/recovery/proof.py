@@ -11,10 +11,11 @@ ours; each seed has a draw of both), macro mean over capabilities of the test lo
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,9 @@ RECIPE: dict[str, dict[str, Any]] = {
 }
 # Another seed draws other rows.
 DRAWN = {"random", "stratified", "dsir", "ours", "ours_own_words", "ours_fifth", "ours_size", "paser_random_rows"}
+# An arm with this ending is trained on the rows of the arm before it, on the tokens of their prompts too.
+PROMPTS = "_prompts"
+TUNING = Tuning(learning_rate=1e-4, max_tokens=MAX_TOKENS)
 STANDARD = ("ours", "ours_matched", "random", "stratified", "loss_gap", "ifd", "less", "paser", "paser_matched")
 
 
@@ -118,6 +122,19 @@ def recipe(work: Path, pruning: str, scorers: tuple[str, ...] = SCORERS) -> Path
 def lines(path: Path) -> list[dict[str, Any]]:
     # not splitlines: U+2028 may stand inside a string
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def kept(work: Path, what: list[Any], find: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Rows that were picked before for the same pool, recipe and question are read back: a table needs no run."""
+    asked = json.dumps([what, *(models.file_digest(work / name) for name in ("pool.jsonl", f"{what[0]}.yaml"))], sort_keys=True)
+    file = work / "picked" / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
+    if not file.is_file():
+        rows = find()
+        file.parent.mkdir(exist_ok=True)
+        aside = file.with_suffix(".tmp")
+        aside.write_text(json.dumps(rows))
+        aside.rename(file)
+    return json.loads(file.read_text())
 
 
 def pick(work: Path, pruning: str, select: dict[str, Any], dsir_seed: int = 0, rest: dict[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -159,22 +176,34 @@ def trials(work: Path, pruning: str, unit: str, budget: int, arms: list[str], se
     def rows(arm: str, seed: int) -> list[dict[str, Any]]:
         of = seed if arm in DRAWN or arm.endswith("_matched") else 0
         if (arm, of) not in picked:
-            if arm.endswith("_matched"):
-                picked[arm, of] = matched(work, pruning, rows(arm.removesuffix("_matched"), of), of)
-            else:
-                select = {**base, "seed": of, **(ARMS | ABLATION)[arm]}
-                picked[arm, of] = pick(work, pruning, select, of, RECIPE.get(arm))
+            matching = arm.endswith("_matched")
+            select = {**base, "seed": of, **(ARMS | ABLATION)[arm.removesuffix("_matched")]}
+            rest = RECIPE.get(arm.removesuffix("_matched"))
+
+            def find() -> list[dict[str, Any]]:
+                if matching:
+                    return matched(work, pruning, rows(arm.removesuffix("_matched"), of), of)
+                return pick(work, pruning, select, of, rest)
+
+            picked[arm, of] = kept(work, [pruning, matching, select, of, rest], find)
         return picked[arm, of]
 
-    def trial(arm: str, seed: int, model: str, found: list[dict[str, Any]]) -> Trial:
-        return Trial(arm, seed, model, tuple({name: row[name] for name in models.ROW} for row in found))
+    def trial(arm: str, seed: int, model: str, found: list[dict[str, Any]], tuning: Tuning | None = None) -> Trial:
+        return Trial(arm, seed, model, tuple({name: row[name] for name in models.ROW} for row in found), tuning)
 
     yield trial("none", 0, pruned, [])
     yield trial("original", 0, ORIGINAL, [])
     for seed in range(seeds):
         yield trial("ceiling", seed, ORIGINAL, rows("random", seed))
         for arm in arms:
-            yield trial(arm, seed, pruned, rows(arm, seed))
+            whole = arm.endswith(PROMPTS)
+            yield trial(
+                arm,
+                seed,
+                pruned,
+                rows(arm.removesuffix(PROMPTS), seed),
+                TUNING.model_copy(update={"prompt_weight": 1.0}) if whole else None,
+            )
 
 
 def pruned_model(run: Path) -> str:
@@ -237,6 +266,7 @@ def table(records: list[dict[str, Any]], names: list[str], title: str) -> str:
         ("ours", "ours_matched"),
         *(("ours", arm) for arm in order if arm not in ("ours", "ours_matched", "none", "original", "ceiling")),
     ]
+    pairs += [(arm, arm.removesuffix(PROMPTS)) for arm in order if arm.endswith(PROMPTS) and arm.removesuffix(PROMPTS) in by_arm]
     pairs += [(arm, f"{arm}_matched") for arm in order if arm != "ours" and f"{arm}_matched" in by_arm] + [("paser", "random")]
     rows = []
     for a, b in pairs:
@@ -321,18 +351,17 @@ def main() -> None:
         curate.run(recipe(args.work, args.pruning, scorers), args.work / args.pruning, engine="ray" if args.workers > 1 else "inline")
     found, names = exam(args.work)
     results = Results(args.work / f"trials-{args.pruning}.jsonl")
-    tuning = Tuning(learning_rate=1e-4, max_tokens=MAX_TOKENS)
     wanted = list(trials(args.work, args.pruning, args.unit, args.budget, args.arms, args.seeds))
     digest = found.digest()
     records = []
     if "train" in args.do:
-        for record in run_trials(wanted, ORIGINAL, tuning, found, results, args.workers):
+        for record in run_trials(wanted, ORIGINAL, TUNING, found, results, args.workers):
             records.append(record)
             took = "" if record.get("reused") else f"{sum(record['cpu_seconds']):.0f} CPU-s"
             print(f"{len(records):>4}/{len(wanted)} {record['arm']:<18} seed {record['seed']} {record['rows']:>5} rows {record['tokens']:>7} tokens  loss {np.mean(record['losses']):.4f} {took}", flush=True)  # fmt: skip
     else:
         for trial in wanted:
-            if (record := results.found.get(trial.key(ORIGINAL, tuning, digest))) is not None:
+            if (record := results.found.get(trial.key(ORIGINAL, TUNING, digest))) is not None:
                 records.append({**record, "arm": trial.arm, "seed": trial.seed})
     if "table" in args.do and not {"none", "ceiling"} <= {record["arm"] for record in records}:
         print("no table yet: the untouched pruned model and the ceiling have not been examined (train)")

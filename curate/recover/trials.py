@@ -49,16 +49,20 @@ class Exam:
 
 @dataclass(frozen=True)
 class Trial:
-    """`rows` to fine-tune `model` on; none: the model is examined as it is."""
+    """`rows` to fine-tune `model` on; none: the model is examined as it is. `tuning`: where it is not that of the others."""
 
     arm: str
     seed: int
     model: str
     rows: tuple[Row, ...]
+    tuning: Tuning | None = None
 
     def key(self, original: str, tuning: Tuning, exam: str) -> str:
         """Equal for trials that must give equal results on this code; `exam` is the digest of the exam."""
-        trained = [tuning.model_dump(), self.seed, _content(self.rows)] if self.rows else None
+        settings = (self.tuning or tuning).model_dump()
+        if not settings["prompt_weight"]:  # younger than the first results, which stay what they were
+            del settings["prompt_weight"]
+        trained = [settings, self.seed, _content(self.rows)] if self.rows else None
         runs_on = [models.execution_identity(), *(metadata.version(name) for name in ("torch", "transformers"))]
         return _digest([models.identity(self.model), models.identity(original), trained, exam, runs_on])
 
@@ -87,8 +91,9 @@ class Examiner:
         """A record for the results: what was trained on, and per row of the exam `losses` and `divergences` (nats)."""
         began = time.process_time()
         model, _ = models.load_causal_lm(trial.model, "float32")
-        encoded = [models.encode_row(self.tokenizer, row, self.tuning.template, self.tuning.max_tokens, ends=True) for row in trial.rows]
-        steps = tune(model, encoded, self.tuning, trial.seed, tick) if encoded else np.zeros(0)
+        tuning = trial.tuning or self.tuning
+        encoded = [models.encode_row(self.tokenizer, row, tuning.template, tuning.max_tokens, ends=True) for row in trial.rows]
+        steps = tune(model, encoded, tuning, trial.seed, tick) if encoded else np.zeros(0)
         trained = time.process_time()
         losses = MeanLoss(model, batch_tokens=2048, chunk=512)([*self.rows])
         divergences = row_means([*self.own], [None] * len(self.own), self._pair(model), self._divergences(model), 2048)[0]

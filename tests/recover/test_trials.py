@@ -30,9 +30,10 @@ def test_a_trial_is_named_by_models_rows_answers_seed_settings_and_exam(tiny: Pa
         Trial("arm", 0, str(tiny), ROWS[:-1]).key(str(tiny), TUNING, EXAM.digest()),
         Trial("arm", 0, str(tiny), (*ROWS[:-1], row("Name 11.", "It is 12."))).key(str(tiny), TUNING, EXAM.digest()),
         trial.key(str(tiny), Tuning(learning_rate=2e-3), EXAM.digest()),
+        Trial("arm", 0, str(tiny), ROWS, TUNING.model_copy(update={"prompt_weight": 1.0})).key(str(tiny), TUNING, EXAM.digest()),
         trial.key(str(tiny), TUNING, Exam(EXAM.rows[:1], EXAM.own).digest()),
     ]
-    assert len({key, *others}) == 6
+    assert len({key, *others}) == 7
     assert trial.key(str(save_tiny_model(tmp_path / "other", seed=1)), TUNING, EXAM.digest()) != key  # what divergences are from
     untrained = Trial("none", 0, str(tiny), ())  # nothing is drawn, nothing is trained
     assert untrained.key(str(tiny), TUNING, "x") == Trial("none", 7, str(tiny), ()).key(str(tiny), Tuning(learning_rate=1), "x")
