@@ -1,4 +1,4 @@
-"""The data of the recovery proof: a pool of 11 capabilities, dev and test rows, and two capabilities that the pool lacks.
+"""The data of the recovery proof: a pool of 11 capabilities (or of all, as uneven as the sources), dev and test rows, and two capabilities that the pool lacks.
 
     python benchmarks/recovery/data.py --out runs/recovery-proof
 
@@ -82,8 +82,11 @@ def write(path: Path, rows: list[dict], fields: tuple[str, ...]) -> None:
     path.write_text("".join(json.dumps({name: row[name] for name in fields}, ensure_ascii=False) + "\n" for row in rows))
 
 
-def prepare(out: Path, per_capability: int = PER_CAPABILITY, tests: int = TEST, devs: int = DEV) -> None:
-    """Write pool.jsonl, labels.jsonl, dev.jsonl and test.jsonl to `out`, unless they are there."""
+def prepare(out: Path, per_capability: int = PER_CAPABILITY, tests: int = TEST, devs: int = DEV, natural: bool = False) -> None:
+    """Write pool.jsonl, labels.jsonl, dev.jsonl and test.jsonl to `out`, unless they are there.
+
+    natural  a pool of as many rows, drawn at random from all there are of all capabilities but the unseen: as uneven as the sources are
+    """
     if (out / "test.jsonl").is_file():
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -98,6 +101,9 @@ def prepare(out: Path, per_capability: int = PER_CAPABILITY, tests: int = TEST, 
         dev += mine[cut:]
         there = [row for source in ("t0", "other") for row in found[source] if row["capability"] == capability]
         pool += drawn(there, per_capability, "pool")
+    if natural:
+        there = [row for source in ("t0", "other") for row in found[source] if row["capability"] not in UNSEEN]
+        pool = drawn(there, per_capability * len(POOL), "pool")
     for capability in UNSEEN:  # nothing of them is in the pool, so nothing can overlap
         test += drawn([row for row in found["evaluation"] if row["capability"] == capability], tests, "evaluation")
     pool.sort(key=lambda row: row["id"])
@@ -117,4 +123,6 @@ def prepare(out: Path, per_capability: int = PER_CAPABILITY, tests: int = TEST, 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/recovery-proof"))
-    prepare(parser.parse_args().out)
+    parser.add_argument("--natural", action="store_true", help="a pool as uneven as its sources")
+    args = parser.parse_args()
+    prepare(args.out, natural=args.natural)

@@ -309,7 +309,7 @@ def validity(work: Path, pruning: str, records: list[dict[str, Any]], names: lis
     losses = {
         arm: np.mean([record["losses"] for record in records if record["arm"] == arm], axis=0) for arm in ("none", "random", "ceiling")
     }
-    capabilities = sorted(set(belongs))
+    capabilities = sorted(set(belongs) & set(names))  # a natural pool has some that are not examined
     marks = {arm: np.array([loss[np.array(names) == name].mean() for name in capabilities]) for arm, loss in losses.items()}
     gain, part = marks["none"] - marks["random"], (marks["none"] - marks["random"]) / (marks["none"] - marks["ceiling"])
     out = [
@@ -330,6 +330,9 @@ def main() -> None:
     parser.add_argument("do", nargs="*", metavar="prepare score train table", help="default: all of them")
     parser.add_argument("--work", type=Path, default=Path("runs/recovery-proof"))
     parser.add_argument("--pruning", choices=list(PRUNINGS), default="depth6")
+    parser.add_argument(
+        "--natural", action="store_true", help="a pool as uneven as its sources (another --work), scored by degradation alone"
+    )
     parser.add_argument("--unit", choices=list(BUDGETS), default="tokens")
     parser.add_argument("--budget", type=int, help="default: 50,000 tokens or 13,000 response tokens")
     parser.add_argument("--arms", nargs="+", default=list(STANDARD))
@@ -345,9 +348,9 @@ def main() -> None:
     args.budget = args.budget or BUDGETS[args.unit]
     args.work.mkdir(parents=True, exist_ok=True)
     if "prepare" in args.do:
-        data.prepare(args.work, *((24, 3, 1) if args.smoke else ()))
+        data.prepare(args.work, *((24, 3, 1) if args.smoke else ()), natural=args.natural)
     if "score" in args.do:
-        scorers = ("degradation",) if args.smoke else SCORERS
+        scorers = ("degradation",) if args.smoke or args.natural else SCORERS
         curate.run(recipe(args.work, args.pruning, scorers), args.work / args.pruning, engine="ray" if args.workers > 1 else "inline")
     found, names = exam(args.work)
     results = Results(args.work / f"trials-{args.pruning}.jsonl")
