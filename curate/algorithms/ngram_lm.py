@@ -10,6 +10,7 @@ N-grams are known by 64 bits: among ten million, some two share a hash once in t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,6 +114,12 @@ class NgramLM:
         text = np.repeat(np.arange(len(begins) - 1), np.diff(begins))
         texts = len(begins) - 1
         return np.bincount(text, cost, minlength=texts), np.diff(begins), np.bincount(text[unknown], minlength=texts)
+
+    def losses_of(self, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`losses` of one block after the other."""
+        parts = [(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)), *(self.losses(*block) for block in blocks)]
+        nats, words, unknown = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return nats, words, unknown
 
 
 def _with_beginnings(words: np.ndarray, begins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
