@@ -50,6 +50,12 @@ class Examples:
         """Bytes of each text, float64 (rows,)."""
         return pc.binary_length(self.table.column("text")).to_numpy().astype(np.float64)
 
+    def check(self, remedy: str) -> None:
+        """Refuse what cannot be parted into folds that all hold both kinds."""
+        for name, part in (("trusted", self.positive), ("pool", ~self.positive)):
+            if min(np.bincount(self.fold[part], minlength=FOLDS)) < 1 or part.sum() < 2 * FOLDS:
+                raise UserMistake(f"filter: only {part.sum()} {name} texts, too few to train and test on: {remedy}")
+
     def only(self, rows: np.ndarray) -> Examples:
         kept = np.flatnonzero(rows)
         return Examples(self.table.take(kept), self.positive[rows], self.fold[rows], [self.source[i] for i in kept])
@@ -68,7 +74,7 @@ class Filter(Stage):
     combine      mean, max (a row that any member likes: Nemotron-CC) or min
     labels       quality label: its lowest bin, such as {low: 0, medium: 7, high: 18}
     set_aside    share of the trusted rows that are not trained on: those that models trained without them find least like the others
-    held_out_by  a column, such as a source: the fit reports how well trusted rows of a value that it did not train on are told from the pool
+    held_out_by  a column, such as a source: the fit reports how well trusted rows of a value that it did not train on are told from the pool (ten values at most)
     pool_sample  rows of the pool to train against; trusted rows and copies of their texts are never among them
     features     buckets that word 1- and 2-grams are hashed to, a power of two
     characters   no more than the first so many of a text are read
@@ -101,6 +107,10 @@ class Filter(Stage):
             raise ValueError("members names one twice: name each once")
         if self.labels is not None and (0 not in self.labels.values() or not all(0 <= bin < BINS for bin in self.labels.values())):
             raise ValueError(f"labels: give each label its lowest bin, from 0 to {BINS - 1}, and one label 0: {{low: 0, high: 18}}")
+        if self.labels is not None and len(set(self.labels.values())) < len(self.labels):
+            raise ValueError("labels: two labels begin at one bin: give each its own lowest bin")
+        if self.held_out_by and self.trusted.path:
+            raise ValueError("held_out_by: texts of trusted.path have no columns: leave it out, or name trusted rows by trusted.where")
         if "embedding" in self.members and self.trusted.path:
             raise ValueError(
                 "members: texts of trusted.path have no stored vector: leave embedding out, or name trusted rows by trusted.where"
@@ -130,18 +140,18 @@ class Filter(Stage):
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
         """Writes weights-MEMBER.npy float32 (FOLDS, columns), levels.npy float64 (members + 1, LEVELS) and info.json."""
         found = self._examples(inputs)
-        for name, part in (("trusted", found.positive), ("pool", ~found.positive)):
-            if min(np.bincount(found.fold[part], minlength=FOLDS)) < 1 or part.sum() < 2 * FOLDS:
-                raise UserMistake(f"filter: only {part.sum()} {name} texts, too few to train and test on: give 50 or more")
+        found.check("give 50 or more")
         _, scores, levels = self._cross_fit(found)
         aside = self._aside(found, self._combined(scores, levels)[0])
         listed = [found.table.column("text")[int(i)].as_py()[:200] for i in np.flatnonzero(aside)[:_LISTED]]
         found = found.only(~aside)
+        found.check("lower set_aside")
         weights, scores, levels = self._cross_fit(found)
         combined, parts = self._combined(scores, levels)
         lengths = np.log(np.maximum(found.mass(), 1))
         low, high = roc.auc_interval(combined, found.positive)
         by_length = roc.auc(lengths, found.positive)
+        remarks: list[str] = []
         info = {
             "trusted_rows": int(found.positive.sum()),
             "pool_rows": int((~found.positive).sum()),
@@ -152,10 +162,12 @@ class Filter(Stage):
             "auc_interval": [round(low, 6), round(high, 6)],
             "auc_length_only": round(max(by_length, 1 - by_length), 6),
             "auc_by_member": {name: round(roc.auc(part, found.positive), 6) for name, part in zip(self.members, parts, strict=True)},
-            "auc_by_source": self._by_source(found),
+            "auc_by_source": self._by_source(found, remarks),
             "like_trusted": round(roc.hidden_share(combined, found.positive), 6),
             "bias": {name: [round(float(b), 9) for b in bias] for name, (_, bias) in weights.items()},
         }
+        if remarks:
+            info["remarks"] = remarks
         folder.mkdir(parents=True, exist_ok=True)
         for name, (vectors, _) in weights.items():
             np.save(folder / f"weights-{name}.npy", vectors)
@@ -231,11 +243,19 @@ class Filter(Stage):
         aside[trusted[np.argsort(combined[trusted], kind="stable")[:count]]] = True
         return aside
 
-    def _by_source(self, found: Examples) -> dict[str, float]:
+    def _by_source(self, found: Examples, remarks: list[str]) -> dict[str, float]:
         """AUC of the trusted rows of each source, by models that saw none of it, against pool rows that these did not see either."""
         if self.held_out_by is None:
             return {}
         own = sorted({source for source, trusted in zip(found.source, found.positive, strict=True) if trusted and source is not None})
+        if not own:
+            raise UserMistake(
+                f"filter: no trusted row has a value in held_out_by '{self.held_out_by}': check the name, and that ingest.keep lists it"
+            )
+        if len(own) == 1:
+            remarks.append(f"held_out_by: all trusted rows have {self.held_out_by} {own[0]}, nothing is left to train on without it")
+        if len(own) > _SOURCES:
+            remarks.append(f"held_out_by: of {len(own)} values of {self.held_out_by} the first {_SOURCES} were left out, one by one")
         result = {}
         for source in own[:_SOURCES] if len(own) > 1 else []:
             is_source = np.array([value == source for value in found.source])

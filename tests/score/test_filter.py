@@ -144,6 +144,10 @@ def test_a_trusted_source_that_was_not_trained_on_is_reported_apart(tmp_path):
     info = fitted(stage, tmp_path, table)
     assert info["auc"] > 0.95 and set(info["auc_by_source"]) == {"wiki", "book"}
     assert fitted(stage.but(held_out_by=None), tmp_path, table)["auc_by_source"] == {}
+    info = fitted(stage.but(trusted={"where": {"source": "wiki"}}), tmp_path, table)
+    assert info["auc_by_source"] == {} and "nothing is left" in info["remarks"][0]
+    with pytest.raises(UserMistake, match="keep lists it"):
+        fitted(stage.but(held_out_by="domain"), tmp_path, table)
 
 
 def test_mistakes_end_with_the_remedy(tmp_path):
@@ -152,11 +156,16 @@ def test_mistakes_end_with_the_remedy(tmp_path):
         ({"features": 1000}, "1024"),
         ({"members": ("words", "words")}, "each once"),
         ({"labels": {"high": 18}}, "lowest bin"),
+        ({"labels": {"low": 0, "bad": 0}}, "its own"),
     ):
         with pytest.raises(ValidationError, match=remedy):
             STAGE.but(**wrong)
     with pytest.raises(ValidationError, match="stored vector"):
         Filter(trusted=Trusted(path="a.jsonl"), members=("embedding",))
+    with pytest.raises(ValidationError, match="no columns"):
+        Filter(trusted=Trusted(path="a.jsonl"), held_out_by="source")
+    with pytest.raises(UserMistake, match="lower set_aside"):
+        fitted(STAGE.but(set_aside=0.97), tmp_path, table)
     with pytest.raises(ValidationError, match="either"):
         Trusted()
     with pytest.raises(UserMistake, match="check the value"):
