@@ -353,7 +353,7 @@ class Run:
         records = self._records(name)
         stats = {record["path"]: record for record in records.by_shard.values()}
         by_fingerprint = {record["fingerprint"]: record for record in records.by_shard.values()}
-        kept = settings.model_dump(mode="json", exclude={"path", "sources", "quarantine_max"})
+        kept = {**settings.model_dump(mode="json", exclude={"path", "sources", "quarantine_max"}), **settings.identity()}
         tasks: list[tuple[FileTask, dict[str, Any]]] = []
         moved: list[tuple[FileTask, dict[str, Any], dict[str, Any]]] = []
         order: list[str] = []

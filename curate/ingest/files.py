@@ -18,6 +18,7 @@ from curate.ingest.canonical import BUILDERS, BadRow, Row, as_text, encode, hash
 from curate.ingest.find import SourceFile, find_files, suffix_of
 from curate.ingest.personal_data import mask_row
 from curate.ingest.record import Record
+from curate.ingest.repair import repair_row, repairer
 from curate.ingest.settings import Fields, Ingest, Source
 from curate.stage import VERDICT, verdict_column
 
@@ -46,7 +47,7 @@ def read_shards(settings: Ingest, file: SourceFile) -> Iterator[pa.Table]:
 
     At most `shard_rows` rows and about `shard_bytes` of text each; a file without rows yields nothing. A bad row is
     a row too: its text columns are null and its verdict is "quarantine". Schema metadata `counts` (JSON) tells how
-    often something was mended: `replaced_utf8` rows, `masked_email` and so on.
+    often something was mended: `replaced_utf8` rows, `mended_text`, `masked_email` and so on.
 
     Raises UnreadableFile or UserMistake as soon as it is known that the file cannot be used; what was yielded before
     must then be thrown away.
@@ -80,6 +81,7 @@ NO_CONTENT = (None, None, None, None)
 
 def _shards(settings: Ingest, file: SourceFile, records: Iterator[Record]) -> Iterator[pa.Table]:
     fields, keep, mask = settings.fields, settings.keep, settings.personal_data == "mask"
+    mend = repairer() if settings.damaged_text == "mend" else None
     limit = math.inf
     if not file.path.startswith(hub.PREFIX) and suffix_of(file.path) in (".parquet", ".arrow"):  # others are counted as they unpack
         limit = streams.unpacked_limit(Path(file.path).stat().st_size, settings.max_unpack_ratio, settings.max_file_bytes)
@@ -97,6 +99,8 @@ def _shards(settings: Ingest, file: SourceFile, records: Iterator[Record]) -> It
                 if kind is None:
                     raise BadRow("missing_text")
                 row = BUILDERS[kind](values, fields)
+                if mend:
+                    row = repair_row(row, mend, counts)
                 if mask:
                     row = mask_row(row, counts)
                 content = encode(*row)

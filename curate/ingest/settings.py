@@ -65,6 +65,7 @@ class Ingest(BaseModel):
     max_unpack_ratio: int = Field(200, gt=0)  # looked at above 256 MiB unpacked
     quarantine_max: float = Field(0.01, ge=0, le=1)
     invalid_utf8: Literal["quarantine", "replace"] = "quarantine"
+    damaged_text: Literal["keep", "mend"] = "keep"  # text that was decoded wrongly: see repair.py
     personal_data: Literal["keep", "mask"] = "keep"
 
     @field_validator("keep")
@@ -85,6 +86,12 @@ class Ingest(BaseModel):
         if len(set(names)) != len(names):
             raise ValueError("sources: two have the same name; give each its own")
         return self
+
+    def identity(self) -> dict[str, str]:
+        """What else the rows depend on: the version of the library that mends."""
+        from importlib import metadata
+
+        return {"ftfy": metadata.version("ftfy")} if self.damaged_text == "mend" else {}
 
     def origins(self) -> list[Source]:
         """The sources in order of priority, then as written."""
