@@ -288,7 +288,12 @@ def _samples(found: _Gathered, by: str | None) -> list[page.Sample]:
 def _histograms(found: _Gathered, by: str | None, order: dict[str, int]) -> list[page.Histogram]:
     shown = []
     most = max(map(len, found.values.values()), default=0)  # what only generated rows have comes last
-    names = sorted(found.values, key=lambda name: (name != by, len(found.values[name]) < most, order.get(name, 0), name))
+    rules = {rule for _, rule in found.examples}
+
+    def decided(name: str) -> bool:
+        return not rules.isdisjoint((f"below_{name}", f"above_{name}", f"{name}_low", f"{name}_high"))
+
+    names = sorted(found.values, key=lambda name: (name != by, not decided(name), len(found.values[name]) < most, order.get(name, 0), name))
     for name in names:
         values, kept = np.concatenate(found.values[name]), np.concatenate(found.kept[name])
         finite = np.isfinite(values)
