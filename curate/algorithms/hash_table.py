@@ -6,14 +6,13 @@ import numpy as np
 
 
 class HashTable:
-    """keys  uint64, distinct, none 0, already mixed (their low bits are their place);  values  float32 (keys,) or (keys, columns)"""
+    """keys  uint64, distinct, none 0, already mixed (their low bits are their place);  values  float32 (keys,)"""
 
     def __init__(self, keys: np.ndarray, values: np.ndarray):
-        size = 1 << max(
-            4, int(2 * len(keys)).bit_length()
-        )  # a quarter to a half full: one or two steps find a key, or that it is not there
+        # A quarter to a half full: one or two steps find a key, or that it is not there.
+        size = 1 << max(4, int(2 * len(keys)).bit_length())
         self.keys = np.zeros(size, np.uint64)
-        self.values = np.zeros((size, *values.shape[1:]), np.float32)
+        self.values = np.zeros(size, np.float32)
         place, left = (keys & np.uint64(size - 1)).astype(np.int64), np.arange(len(keys))
         while len(left):
             free = np.flatnonzero(self.keys[place[left]] == 0)

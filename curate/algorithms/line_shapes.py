@@ -28,20 +28,22 @@ _ENDS[0x80:] = 5
 
 def line_shapes(raw: np.ndarray, ends: np.ndarray) -> Hashes:
     """Hashes of the shapes of the lines of some texts; blank lines are left out. `raw` and `ends` as in `word_hashes`."""
-    if not len(raw):
-        return np.zeros(0, np.uint64), np.zeros(len(ends), np.int64)
-    first = np.zeros(len(raw), bool)
-    first[ends[:-1][ends[:-1] < len(raw)]] = True
-    first[1:] |= raw[:-1] == ord("\n")
-    starts = np.flatnonzero(first)
-    seen = raw > 0x20
-    words = seen.copy()
-    words[1:] &= ~seen[:-1] | first[1:]
-    length = np.add.reduceat(words.astype(np.int64), starts)
-    at = np.flatnonzero(seen)
-    filled = np.flatnonzero(length)  # lines with a word in them
-    head = at[np.searchsorted(at, starts[filled])]
-    tail = at[np.searchsorted(at, np.append(starts, len(raw))[filled + 1]) - 1]
-    shape = (np.searchsorted(_LENGTHS, length[filled], side="right").astype(np.uint64) * np.uint64(8) + _BEGINS[raw[head]]) * np.uint64(8)
-    before = np.concatenate([[0], np.cumsum(length > 0)])
-    return mix(shape + _ENDS[raw[tail]] + np.uint64(1)), before[np.searchsorted(starts, ends)]
+    starts, stops, begins = find_lines(raw, ends)
+    spaces = raw <= 0x20
+    # A line's first word begins where the line does; each further one after a space.
+    after = np.concatenate([[0], np.cumsum(~spaces[1:] & spaces[:-1])]) if len(raw) else np.zeros(1, np.int64)
+    length = 1 + after[stops - 1] - after[starts]
+    shape = (np.searchsorted(_LENGTHS, length, side="right").astype(np.uint64) * np.uint64(8) + _BEGINS[raw[starts]]) * np.uint64(8)
+    return mix(shape + _ENDS[raw[stops - 1]] + np.uint64(1)), begins
+
+
+def find_lines(raw: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each line that is not blank starts and stops in `raw`, white space around it left out, int64 (lines,) both; where each text's begin."""
+    breaks = np.flatnonzero(raw == ord("\n"))
+    heads = np.unique(np.concatenate([ends[:-1], breaks + 1]))
+    heads = heads[heads < len(raw)]
+    at = np.flatnonzero(raw > 0x20)
+    first, last = np.searchsorted(at, heads), np.searchsorted(at, np.append(heads, len(raw))[1:]) - 1
+    some = first <= last
+    before = np.concatenate([[0], np.cumsum(some)])
+    return at[first[some]], at[last[some]] + 1, before[np.searchsorted(heads, ends)]

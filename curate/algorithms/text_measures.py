@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from curate.algorithms.line_shapes import find_lines
 from curate.algorithms.word_hashes import find_words, hash_words, longer, mix
 
 STOP_WORDS = (
@@ -182,22 +183,6 @@ def _stop_words(raw: np.ndarray, words: _Words, texts: int) -> np.ndarray:
     seen = np.zeros((texts, len(_STOPS)), bool)
     seen[words.text[small[hit]], place[hit]] = True
     return seen.sum(axis=1)
-
-
-def find_lines(raw: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where each line that is not blank starts and stops in `raw`, white space around it left out, int64 (lines,) both; where each text's begin."""
-    breaks = np.flatnonzero(raw == ord("\n"))
-    heads = np.unique(np.concatenate([ends[:-1], breaks + 1]))
-    heads = heads[heads < len(raw)]
-    return _stripped(raw, heads, np.append(heads, len(raw))[1:], ends)
-
-
-def _stripped(raw: np.ndarray, heads: np.ndarray, tails: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    at = np.flatnonzero(raw > 0x20)
-    first, last = np.searchsorted(at, heads), np.searchsorted(at, tails) - 1
-    some = first <= last
-    before = np.concatenate([[0], np.cumsum(some)])
-    return at[first[some]], at[last[some]] + 1, before[np.searchsorted(heads, ends)]
 
 
 def _lines(raw: np.ndarray, ends: np.ndarray, words: _Words, lines: _Stretches) -> dict[str, np.ndarray]:
