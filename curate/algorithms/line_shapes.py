@@ -29,10 +29,10 @@ _ENDS[0x80:] = 5
 def line_shapes(raw: np.ndarray, ends: np.ndarray) -> Hashes:
     """Hashes of the shapes of the lines of some texts; blank lines are left out. `raw` and `ends` as in `word_hashes`."""
     starts, stops, begins = find_lines(raw, ends)
-    spaces = raw <= 0x20
+    seen = raw > 0x20
     # A line's first word begins where the line does; each further one after a space.
-    after = np.concatenate([[0], np.cumsum(~spaces[1:] & spaces[:-1])]) if len(raw) else np.zeros(1, np.int64)
-    length = 1 + after[stops - 1] - after[starts]
+    further = np.flatnonzero(seen[1:] & ~seen[:-1]) + 1
+    length = 1 + np.searchsorted(further, stops) - np.searchsorted(further, starts, side="right")
     shape = (np.searchsorted(_LENGTHS, length, side="right").astype(np.uint64) * np.uint64(8) + _BEGINS[raw[starts]]) * np.uint64(8)
     return mix(shape + _ENDS[raw[stops - 1]] + np.uint64(1)), begins
 
