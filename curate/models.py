@@ -338,6 +338,15 @@ def load_causal_lm(reference: str, dtype: Precision = "auto") -> tuple[Any, Any]
     return model.eval().requires_grad_(False).to(device()), load_tokenizer(reference)
 
 
+def in_dtype(model: Any, precision: Precision = "auto") -> Any:
+    """The model with its weights rounded, in place, to the resolved type, as loading it in that type would."""
+    import torch
+
+    for weight in model.parameters():  # not `model.to`: it would round the frequencies of rotary positions too
+        weight.data = weight.data.to(getattr(torch, resolved(precision)))
+    return model
+
+
 def load_encoder(reference: str, dtype: Precision = "auto") -> tuple[Any, Any]:
     """(model, tokenizer): a sentence encoder whose last hidden states are to be averaged."""
     import torch

@@ -47,6 +47,7 @@ SCORER: dict[str, Any] = {
     "perplexity": lambda work: {"model": ORIGINAL, "max_tokens": MAX_TOKENS},
     "degradation": lambda work: {"model": ORIGINAL, "max_tokens": MAX_TOKENS},
     "dsir": lambda work: {"target": str(work / "dev_texts.jsonl")},
+    "nearest": lambda work: {"target": str(work / "dev.jsonl"), "group_by": "capability"},
     "gradient": lambda work: {
         "target": str(work / "dev.jsonl"), "group_by": "capability", "max_tokens": MAX_TOKENS, "keep_features": True,
     },
@@ -65,6 +66,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "dsir": {"by": "dsir"},
     "loss_gap": {"by": "loss_gap"},
     "less": {"by": "gradient_alignment"},
+    "nearest": {"by": "target_rank", "order": "lowest"},  # every dev row in turn takes the row most like it
     "paser": {**PASER, "conflicts": "concepts"},
     "paser_no_graph": PASER,
     "recoverable": RECOVERABLE,  # the default until it was seen to be worse than random rows
@@ -91,7 +93,7 @@ RECIPE: dict[str, dict[str, Any]] = {
     }
 }
 # Another seed draws other rows.
-DRAWN = {"random", "stratified", "dsir", "ours", "ours_own_words", "ours_fifth", "ours_size", "paser_random_rows"}
+DRAWN = {"random", "stratified", "dsir", "nearest", "ours", "ours_own_words", "ours_fifth", "ours_size", "paser_random_rows"}
 # An arm with this ending is trained on the rows of the arm before it, on the tokens of their prompts too.
 PROMPTS = "_prompts"
 TUNING = Tuning(learning_rate=1e-4, max_tokens=MAX_TOKENS)
@@ -137,12 +139,12 @@ def kept(work: Path, what: list[Any], find: Callable[[], list[dict[str, Any]]]) 
     return json.loads(file.read_text())
 
 
-def pick(work: Path, pruning: str, select: dict[str, Any], dsir_seed: int = 0, rest: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def pick(work: Path, pruning: str, select: dict[str, Any], seed: int = 0, rest: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """The rows that the run publishes with this `select` and this `rest` of the recipe; no model runs again on raw rows."""
     settings = json.loads((work / f"{pruning}.yaml").read_text()) | (rest or {})
     settings["select"] = select
-    if "dsir" in settings:
-        settings["dsir"]["seed"] = dsir_seed
+    for scorer in {"dsir", "nearest"} & set(settings):
+        settings[scorer]["seed"] = seed
     path = work / f"{pruning}-arm.yaml"
     path.write_text(json.dumps(settings, indent=1))
     curate.run(path, work / pruning, engine="inline")
@@ -207,8 +209,8 @@ def trials(work: Path, pruning: str, unit: str, budget: int, arms: list[str], se
 
 
 def pruned_model(run: Path) -> str:
-    step = next(step for step in open_run(run).facts["steps"] if step["stage"] == "Degradation")
-    return step["models"][1]
+    made = run / "stages" / "pruned"
+    return str(made / f"artifact-{json.loads((made / 'artifact.json').read_text())['fingerprint'][:12]}" / "model")
 
 
 def exam(work: Path) -> tuple[Exam, list[str]]:

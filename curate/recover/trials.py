@@ -80,7 +80,7 @@ class Examiner:
 
     def __init__(self, original: str, tuning: Tuning, exam: Exam):
         self.tuning, self.exam = tuning, exam
-        self.original, self.tokenizer = models.load_causal_lm(original, "float32")
+        self.original, self.tokenizer = models.load_causal_lm(original)
         self.rows, self.own = ([self._encoded(row) for row in rows] for rows in (exam.rows, exam.own))
         self.states: dict[int, Any] = {}  # of the original on each batch of `own`, kept: it never changes
 
@@ -95,6 +95,7 @@ class Examiner:
         encoded = [models.encode_row(self.tokenizer, row, tuning.template, tuning.max_tokens, ends=True) for row in trial.rows]
         steps = tune(model, encoded, tuning, trial.seed, tick) if encoded else np.zeros(0)
         trained = time.process_time()
+        model = models.in_dtype(model)  # trained in float32, examined in the type that is fastest here, as every scorer does
         losses = MeanLoss(model, batch_tokens=2048, chunk=512)([*self.rows])
         divergences = row_means([*self.own], [None] * len(self.own), self._pair(model), self._divergences(model), 2048)[0]
         return {

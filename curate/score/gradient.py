@@ -21,13 +21,11 @@ from curate import models as weights
 from curate.algorithms.batches import length_batches
 from curate.algorithms.gradient_features import RowGradients, alignments, is_prime, prime_below
 from curate.errors import UserMistake
-from curate.ingest.files import read_beside
 from curate.models import Template
+from curate.score._target import KINDS, groups_of, target_tables
 from curate.score._texts import existing
 from curate.score.perplexity import nullable
 from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction, read_decision, write_decision
-
-KINDS = ".parquet or .jsonl"  # of the target: rows with prompt and response
 
 
 class _Features(Stage):
@@ -198,20 +196,12 @@ class Gradient(_Features):
         return score
 
     def _groups(self, table: pa.Table) -> list[str]:
-        """The group of each row, as text; "" where there is none."""
-        name = self.group_by if self.target else self.groups
-        if name not in table.column_names:
-            return [""] * len(table)
-        return ["" if value is None else str(value) for value in table.column(name).to_pylist()]
+        return groups_of(table, self.group_by if self.target else self.groups)
 
     def _target(self) -> list[tuple[list[str], pa.Table]]:
         """Groups and features of the target's rows."""
-        path = existing(self.target or "", "gradient: target", KINDS)
-        tables = read_beside(path, (self.group_by,) if self.group_by else (), "target")
+        tables = target_tables(self.target or "", self.group_by, "gradient")
         features = self._features()
-        for table in tables:
-            if self.group_by and table.column(self.group_by).null_count == len(table):
-                raise UserMistake(f"gradient: group_by '{self.group_by}' is not in {path}: name one of its columns, or leave group_by out")
         return [(self._groups(table), features(table)) for table in tables]
 
 
