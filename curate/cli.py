@@ -266,6 +266,65 @@ def recover(
     _say({**summary, "report": str(path)}, as_json, f"{outcome.table(summary)}\n\nreport  {path}")
 
 
+@app.command("audit-filter")
+def audit_filter(
+    run_folder: RunFolder,
+    judge: Annotated[
+        Path | None,
+        typer.Option(
+            help="Texts to judge small models by: .jsonl or .parquet with `text`, or .txt; in neither pool nor trusted set.",
+            show_default=False,
+        ),
+    ] = None,
+    judge_where: Annotated[
+        str | None, typer.Option(metavar="COLUMN=VALUE", help="Or rows of the run, which then are in no training.", show_default=False)
+    ] = None,
+    choose_by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Also choose by this score; -COLUMN: the lowest. May be repeated. (--choose-by=-COLUMN)"),
+    ] = None,
+    cuts: Annotated[str, typer.Option(help="Shares of the pool's tokens that are kept, for the small models.")] = "0.05,0.1,0.2",
+    seeds: Annotated[int, typer.Option(help="Small models for each score and cut; 5 or more say something.", min=1)] = 5,
+    tokens: Annotated[
+        int | None, typer.Option(help="What each reads [default: the smallest cut, once].", min=1, show_default=False)
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Rows of the pool that are looked at, at most: a random draw.", min=100)] = 20_000,
+    workers: Annotated[int, typer.Option(help="Trainings at a time, one thread each.", min=1)] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Say what the run's trained filter is worth: purity, held-out AUC, pollution, edits, and small models trained on what it keeps.
+
+    A filter is judged by the model that its choice makes, on --judge or --judge-where, beside length, its single members and random rows. Stopped
+    with Ctrl-C it goes on where it was: each small model is a line of RUN/audit/trials.jsonl.
+
+    Example:  curate audit-filter runs/pretraining --judge-where doc_type=news --choose-by=-perplexity_loss
+    """
+    from curate.engine import set_threads
+    from curate.errors import UserMistake
+    from curate.ledger import open_run
+
+    set_threads(1)
+    from curate.audit import filter as audits
+    from curate.report.facts import write_report
+
+    try:
+        shares = tuple(float(part) for part in cuts.split(","))
+    except ValueError:
+        shares = ()
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise UserMistake(f"--cuts {cuts}: give shares between 0 and 1, such as 0.05,0.1,0.2")
+    column, equals, value = (judge_where or "").partition("=")
+    if judge_where and not (column and equals):
+        raise UserMistake(f"--judge-where {judge_where}: give COLUMN=VALUE")
+    ledger = open_run(run_folder)
+    found = audits.audit(
+        ledger, judge=judge, judge_where=(column, value) if judge_where else None, choose_by=choose_by or (), cuts=shares, seeds=seeds, tokens=tokens,
+        most=rows, workers=workers, say=lambda text: print(text, file=sys.stderr, flush=True),
+    )  # fmt: skip
+    path = write_report(ledger)
+    _say({**found, "report": str(path)}, as_json, f"{audits.table(found)}\n\nreport  {path}")
+
+
 def _say(facts: dict[str, Any], as_json: bool, text: str) -> None:
     """Text for people; with --json one object on one line, the last of stdout."""
     if as_json:

@@ -338,6 +338,21 @@ def load_causal_lm(reference: str, dtype: Precision = "auto") -> tuple[Any, Any]
     return model.eval().requires_grad_(False).to(device()), load_tokenizer(reference)
 
 
+def fresh_causal_lm(vocabulary: int, width: int, layers: int, heads: int, context: int, seed: int) -> Any:
+    """A Llama with random weights in float32, input and output embeddings tied; the same weights for the same seed."""
+    import torch
+
+    transformers = _transformers()
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=8 * width // 3 // 16 * 16, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=context, tie_word_embeddings=True,
+        bos_token_id=0, eos_token_id=0, attn_implementation="sdpa",
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return transformers.AutoModelForCausalLM.from_config(config).float().to(device())
+
+
 def in_dtype(model: Any, precision: Precision = "auto") -> Any:
     """The model with its weights rounded, in place, to the resolved type, as loading it in that type would."""
     import torch

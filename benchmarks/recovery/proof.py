@@ -27,10 +27,10 @@ from curate import models
 from curate.algorithms import paired
 from curate.algorithms.matching import deviation, length_matched
 from curate.engine import set_threads
+from curate.jobs import Results
 from curate.ledger import open_run
 from curate.recover.exam import own_answers, read_rows
-from curate.recover.outcome import contrast
-from curate.recover.trials import Exam, Results, Trial, run_trials
+from curate.recover.trials import Exam, Trial, run_trials
 from curate.training import Tuning
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -274,7 +274,7 @@ def table(records: list[dict[str, Any]], names: list[str], title: str) -> str:
     for a, b in pairs:
         shared = min(len(by_arm.get(a, ())), len(by_arm.get(b, ())))
         if shared:
-            rows.append((a, b, contrast(losses[a][:shared, seen], losses[b][:shared, seen], known)))
+            rows.append((a, b, paired.contrast(losses[a][:shared, seen], losses[b][:shared, seen], known)))
     adjusted = paired.holm([found["t_p"] if found["t_p"] is not None else 1.0 for _, _, found in rows[1:]]) if len(rows) > 1 else []
     out += ["", "Differences in macro loss, nats per token (below 0: the first is better). The first line is the primary contrast.", "",
             "| contrast | difference | 95 % interval (seeds and items) | p (paired t) | p (Holm) | sign flips | seen four times in five |", "|---|---|---|---|---|---|---|"]  # fmt: skip

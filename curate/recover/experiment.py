@@ -27,12 +27,13 @@ import numpy as np
 from curate import models
 from curate.algorithms.matching import deviation, length_matched
 from curate.errors import UserMistake
+from curate.jobs import Results
 from curate.ledger import Ledger, fates
 from curate.progress import duration
 from curate.recover.arms import random_rows
 from curate.recover.exam import own_answers, read_rows, teachable
 from curate.recover.outcome import published_version, summarise
-from curate.recover.trials import Exam, Results, Trial, run_trials
+from curate.recover.trials import Exam, Trial, run_trials
 from curate.select.sample import draws
 from curate.training import Tuning
 

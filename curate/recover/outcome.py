@@ -57,25 +57,8 @@ def summarise(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dic
         }
     for control in CONTROLS:
         if control in losses and "selection" in losses:
-            summary["differences"][control] = contrast(losses["selection"], losses[control], groups)
+            summary["differences"][control] = paired.contrast(losses["selection"], losses[control], groups)
     return summary
-
-
-def contrast(arm: np.ndarray, control: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Mean difference arm - control, nats per token, of item losses (seeds, items), with what can be said about it.
-
-    interval   95 %, hierarchical bootstrap over seeds and items;  t_p: paired t over seeds;  sign_flip_p: exact, over seeds
-    visible    the true difference that so many seeds would find four times in five
-    """
-    difference = arm - control
-    by_seed = paired.macro(difference, groups)
-    low, high = paired.interval(paired.hierarchical_bootstrap(difference, groups))
-    several = len(by_seed) > 1
-    return {
-        "difference": float(by_seed.mean()), "interval": [low, high], "by_seed": [round(float(value), 5) for value in by_seed],
-        "t_p": paired.paired_t(by_seed).p if several else None, "sign_flip_p": paired.sign_flip_p(by_seed) if several else None,
-        "visible": paired.smallest_visible_effect(by_seed) if several else None,
-    }  # fmt: skip
 
 
 def table(summary: Mapping[str, Any]) -> str:

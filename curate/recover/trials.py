@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from curate import models
 from curate.algorithms.jsd import Divergences
-from curate.errors import UserMistake
+from curate.jobs import Results, run_jobs
 from curate.score.degradation import Pair, row_means
 from curate.score.perplexity import MeanLoss
-from curate.stopping import check_stop
 from curate.training import Tuning, tune
 
 Row = Mapping[str, Any]  # with the columns of models.ROW
@@ -128,48 +125,6 @@ def _rounded(values: np.ndarray) -> list[float | None]:
     return [None if value != value else round(float(value), 5) for value in values]
 
 
-class Results:
-    """A file of finished trials, one JSON object per line; a line that a kill cut short is passed over."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.found: dict[str, dict[str, Any]] = {}
-        for line in path.read_text().splitlines() if path.is_file() else ():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            self.found[record["key"]] = record
-
-    def add(self, record: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        torn = self.path.is_file() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n")
-        with self.path.open("a") as file:
-            file.write(("\n" if torn else "") + json.dumps(record) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.found[record["key"]] = record
-
-
-_examiner: Examiner | None = None  # of this worker process
-
-
-def _begin(original: str, tuning: Tuning, exam: Exam) -> None:
-    import signal
-
-    from curate.engine import set_threads
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    set_threads(1)
-    global _examiner
-    _examiner = Examiner(original, tuning, exam)
-
-
-def _run(trial: Trial) -> dict[str, Any]:
-    assert _examiner is not None
-    return _examiner.run(trial)
-
-
 def run_trials(
     trials: Sequence[Trial], original: str, tuning: Tuning, exam: Exam, results: Results, workers: int = 1
 ) -> Iterator[dict[str, Any]]:
@@ -178,10 +133,6 @@ def run_trials(
     `workers` processes of one thread each. Trials that must give the same result are run once; each gets its record,
     with its own arm.
     """
-    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import active_children, get_context
-
     digest = exam.digest()
     keys = [trial.key(original, tuning, digest) for trial in trials]
     waiting: dict[str, list[Trial]] = {}
@@ -190,27 +141,7 @@ def run_trials(
             yield {**results.found[key], "arm": trial.arm, "seed": trial.seed, "reused": True}
         else:
             waiting.setdefault(key, []).append(trial)
-    if not waiting:
-        return
-    pool = ProcessPoolExecutor(min(workers, len(waiting)), get_context("spawn"), _begin, (original, tuning, exam))
-    try:
-        futures = {pool.submit(_run, same[0]): (key, same) for key, same in waiting.items()}
-        while futures:
-            done, _ = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
-            check_stop()
-            for future in done:
-                key, same = futures.pop(future)
-                record = {"key": key, **future.result()}
-                results.add(record)
-                for trial in same:
-                    yield {**record, "arm": trial.arm, "seed": trial.seed}
-    except BaseException as error:
-        for child in active_children():  # a training under way would go on for minutes
-            child.terminate()
-        if isinstance(error, BrokenProcessPool):
-            raise UserMistake(
-                "a training process died, of too little memory as a rule: give fewer --workers; what is finished is kept"
-            ) from None
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    jobs = {key: same[0] for key, same in waiting.items()}
+    for record in run_jobs(jobs, Examiner, (original, tuning, exam), results, workers):
+        for trial in waiting[record["key"]]:
+            yield {**record, "arm": trial.arm, "seed": trial.seed}

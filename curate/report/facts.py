@@ -38,6 +38,7 @@ def write_report(ledger: Ledger) -> Path:
             version.get("fingerprint"),
             counts,
             _recovery(ledger),
+            _audit(ledger),
             [file.stat().st_mtime_ns for file in sorted(Path(__file__).parent.glob("*.*"))],  # this code and its template
         ]
     )
@@ -135,6 +136,7 @@ def gather(ledger: Ledger) -> page.Facts:
         generated=tuple(_some_pairs(found.pairs)),
         filter_measures=tuple(_filter_measures(ledger)),
         recovery=_recovery(ledger),
+        audit=_audit(ledger),
         identities=tuple(_identities(ledger)),
         recipe=recipe,
     )
@@ -155,6 +157,35 @@ def _recovery(ledger: Ledger) -> page.Recovery | None:
     groups = tuple((name, tuple(summary["groups"][arm.name][name] for arm in arms)) for name in summary["groups"][arms[0].name])
     said = tuple((verdict(control, found), found["interval"][1] >= 0) for control, found in summary["differences"].items())
     return page.Recovery(arms, said, groups, summary["unit"])
+
+
+def _audit(ledger: Ledger) -> page.Audit | None:
+    """What `curate audit-filter` wrote, if it was about the filter that the run has now."""
+    found = read_json(ledger.folder / "audit" / "filter.json")
+    if found is None or not (ledger.folder / "stages" / "filter" / found["filter"]).is_dir():
+        return None
+    held, told = found["held_out"], found.get("induced", {})
+    proofs = tuple(
+        page.Proof(
+            name,
+            arm["loss"],
+            arm["epochs"],
+            (arm["difference"]["difference"], *arm["difference"]["interval"]) if "difference" in arm else None,
+        )
+        for name, arm in told.get("arms", {}).items()
+    )
+    aucs = [
+        ("the filter", held["auc"]),
+        *held["by_member"].items(),
+        *((f"{name}, nothing of it trained on", auc) for name, auc in held["by_source"].items()),
+    ]
+    aucs += [("length alone", held["length_only"]), ("language alone", held["language_only"])]
+    return page.Audit(
+        found["purity"]["trusted_rows"], found["purity"]["near_copies_of_pool_rows"], found["purity"]["set_aside_rows"], found["kept"], tuple(aucs),
+        tuple((item["share"], item["set_aside"], item["overlap"]) for item in found["pollution"]),
+        tuple((item["kind"], item["edit"], item["rows"], item["moved"], item["high"], item["crossed"]) for item in found["edits"]),
+        proofs, told.get("tokens", 0), told.get("judges", 0), told.get("seeds", 0), tuple(found["remarks"]),
+    )  # fmt: skip
 
 
 def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:

@@ -257,6 +257,43 @@ class Recovery:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """A small model trained on what one way of choosing keeps. `difference`: from random rows, nats per byte, with its 95 % interval."""
+
+    name: str
+    loss: float
+    epochs: float
+    difference: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `curate audit-filter` found. Shares are 0 to 1.
+
+    held_out    what the AUC is of, and it;  pollution  share of pool rows in the trusted set, share set aside, part of the choice that stays
+    edits       kind, edit, rows, mean size of the change in points of 100, its 95th percentile, share that changes sides
+    """
+
+    trusted_rows: int
+    near_copies: int
+    set_aside: int
+    kept: float
+    held_out: tuple[tuple[str, float], ...]
+    pollution: tuple[tuple[float, float, float], ...]
+    edits: tuple[tuple[str, str, int, float, float, float], ...]
+    proofs: tuple[Proof, ...]
+    tokens: int
+    judges: int
+    seeds: int
+    remarks: tuple[str, ...]
+
+    def range(self) -> tuple[float, float]:
+        """Ends of the axis of differences: 0 and all intervals."""
+        marks = [mark for proof in self.proofs if proof.difference for mark in proof.difference]
+        return min([0.0, *marks]), max([0.0, *marks])
+
+
+@dataclass(frozen=True)
 class Identity:
     """Something that the result depends on and how it is known: a model and its hash, a library and its version, a seed."""
 
@@ -295,6 +332,7 @@ class Facts:
     generated: tuple[Pair, ...] = ()
     filter_measures: tuple[Measure, ...] = ()
     recovery: Recovery | None = None
+    audit: Audit | None = None
     identities: tuple[Identity, ...] = ()
     recipe: str = ""
 

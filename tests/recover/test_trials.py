@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from tiny_model import save_tiny_model
 
+from curate.jobs import Results
 from curate.recover.arms import random_rows
-from curate.recover.trials import Exam, Examiner, Results, Trial, run_trials
+from curate.recover.trials import Exam, Examiner, Trial, run_trials
 from curate.training import Tuning
 
 

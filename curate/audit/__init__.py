@@ -1,0 +1,1 @@
+"""Is a trained filter worth its cut? What `curate audit-filter` asks."""
