@@ -1,6 +1,6 @@
 """Filter web-like text by a filter trained on a trusted set, recycle what is dropped by rewriting it, deduplicate.
 
-docs ─> near_dedup ─> filter, heuristics ─> embed ─> cluster ─> sample ─> perplexity
+docs ─> near_dedup ─> filter, heuristics ─> embed ─> cluster ─> sample ─> perplexity ─> percentiles?
                                                                  │
       publish <─ select <─ dedup <─ gates <─ rewrite, antidote <─┘   (rewrites start from dropped rows too)
 """
@@ -18,6 +18,7 @@ STEPS = {
     "embed": "embed.transformer",
     "reduce": "embed.reduce?",
     "cluster": "cluster.diffused",
+    "percentiles": "score.percentiles?",
     "select": "select.budget",
     "rewrite": "generate.rewrite?",
     "antidote": "generate.antidote?",
@@ -46,15 +47,21 @@ def pretraining(run, recipe):
         """What language models tell about the rows of the sample, and about generated ones."""
         return [run.step(scorer, stage, rows, unique, sampled) for scorer, stage in recipe.scorers_of("language model")]
 
+    def compared(rows, scores):
+        """Where scores lie among comparable rows, for `select`; generated rows are placed by the tables of the raw ones."""
+        return [run.step("percentiles", recipe.percentiles, rows, unique, *scores)] if recipe.has("percentiles") else []
+
     _, scores = read(docs)
     sampled = run.step("sample", Sample(size=recipe.sample, seed=recipe.seed), run.everything(docs))
     scores += ask(docs)
+    scores += compared(docs, scores)
     nominated = run.step("nominate", recipe.select.but(nominate=True), run.everything(docs), *scores)
     new = [run.step(name, recipe.sections[name], docs, unique, nominated, *scores) for name in ("rewrite", "antidote") if recipe.has(name)]
 
     rows = union(docs, *new)
     vectors, scores = read(rows)
     scores += ask(rows)
+    scores += compared(rows, scores)
     if new:
         run.step("gate", recipe.gate, union(*new))
         run.step("antidote_gate", recipe.antidote_gate, rows, unique, vectors)

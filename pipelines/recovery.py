@@ -1,6 +1,6 @@
 """Choose, from an instruction pool, the rows that repair what pruning broke in a language model.
 
-docs ─> contradictions? ─> near_dedup ─> embed ─> cluster ─> sample ─> scores (perplexity, degradation) ─> herding?
+docs ─> contradictions? ─> near_dedup ─> embed ─> cluster ─> sample ─> scores (perplexity, degradation) ─> percentiles?, herding?
                                                                         │
       publish <─ select <─ dedup <─ gates <─ rewrite, antidote <─ nominate
 """
@@ -21,6 +21,7 @@ STEPS = {
     "reduce": "embed.reduce?",
     "cluster": "cluster.diffused",
     "filter": "score.filter?",
+    "percentiles": "score.percentiles?",
     "herding": "score.herding?",
     "select": "select.budget",
     "rewrite": "generate.rewrite?",
@@ -62,6 +63,10 @@ def recovery(run, recipe):
             found.append(run.step(scorer, stage, *inputs))
         return found
 
+    def compared(rows, scores):
+        """Where scores lie among comparable rows, for `select`; generated rows are placed by the tables of the raw ones."""
+        return [run.step("percentiles", recipe.percentiles, rows, unique, *scores)] if recipe.has("percentiles") else []
+
     def in_order(rows, vectors, scores):
         """The order in which a cluster's first rows stand for all of it, for `select: {by: herding}`."""
         return [run.step("herding", recipe.herding, run.everything(rows), vectors, *scores)] if recipe.has("herding") else []
@@ -69,6 +74,7 @@ def recovery(run, recipe):
     vectors, scores = read(docs)
     sampled = run.step("sample", Sample(size=recipe.sample, seed=recipe.seed), run.everything(docs))
     scores += ask(docs, scores)
+    scores += compared(docs, scores)
     scores += in_order(docs, vectors, scores)
     nominated = run.step("nominate", recipe.select.but(nominate=True), run.everything(docs), *scores)
     new = [run.step(name, recipe.sections[name], docs, unique, nominated, *scores) for name in ("rewrite", "antidote") if recipe.has(name)]
@@ -76,6 +82,7 @@ def recovery(run, recipe):
     rows = union(docs, *new)
     vectors, scores = read(rows)
     scores += ask(rows, scores)
+    scores += compared(rows, scores)
     if new:
         run.step("gate", recipe.gate, union(*new))
         run.step("antidote_gate", recipe.antidote_gate, rows, unique, vectors)

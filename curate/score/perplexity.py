@@ -6,6 +6,7 @@ as in Superfiltering (arXiv 2402.00530): ppl(response | prompt) / ppl(response).
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,14 +29,19 @@ class Perplexity(Stage):
     perplexity       exp(perplexity_loss)
     ifd              exp(loss - loss of the same response tokens alone); null for plain texts
     scored_tokens    tokens that the means are over
-    truncated        the row was longer than `max_tokens`
+    truncated        part of the row was left unscored: it was longer than `max_tokens`, a plain text than its windows
     The first three are null where nothing is to be scored (blank response); all are where the chat template
     refuses the conversation.
+
+    windows  a plain text longer than `max_tokens` is read in so many pieces of that length, the first at its beginning, the last at its
+             end, the others evenly between, none over another; in fewer where they hold all of it, then end to end. The means are over the
+             tokens of all. Each is read as a text of its own, so its first words are as hard as those of any text. Instruction rows have one.
     """
 
     model: str
     template: Template = "chat"
     max_tokens: int = Field(1024, ge=16)
+    windows: int = Field(1, ge=1)
     batch_tokens: int = Field(2048, ge=1)
     chunk: int = Field(64, ge=1)
     dtype: Precision = "auto"
@@ -78,7 +84,20 @@ class Perplexity(Stage):
                 None if row is None or is_plain else weights.answer_alone(tokenizer, row)
                 for row, is_plain in zip(encoded, plain, strict=True)
             ]
-            loss, loss_alone = np.split(losses([*encoded, *alone]), 2)
+            long = [
+                [row, *self._further(tokenizer, text)] if row is not None and is_plain and row.truncated and self.windows > 1 else []
+                for text, row, is_plain in zip(table.column("text").to_pylist(), encoded, plain, strict=True)
+            ]
+            means = losses([*encoded, *alone, *(window for windows in long for window in windows[1:])])
+            loss, loss_alone, rest = np.split(means, [len(encoded), 2 * len(encoded)])
+            tokens = [None if row is None else int(row.scored.sum()) for row in encoded]
+            truncated = [None if row is None else row.truncated for row in encoded]
+            for i, windows in enumerate(long):
+                if windows:
+                    sizes = [int(window.scored.sum()) for window in windows]
+                    further, rest = np.split(rest, [len(windows) - 1])
+                    loss[i] = np.average([loss[i], *further], weights=sizes)
+                    tokens[i], truncated[i] = sum(sizes), windows[-1].truncated
             with np.errstate(over="ignore"):  # a loss above 88 nats is an infinite perplexity in float32
                 perplexity, ifd = np.exp(loss), np.exp(loss - loss_alone)
             return pa.table(
@@ -86,12 +105,23 @@ class Perplexity(Stage):
                     "perplexity_loss": nullable(loss),
                     "perplexity": nullable(perplexity),
                     "ifd": nullable(ifd),
-                    "scored_tokens": pa.array([None if row is None else int(row.scored.sum()) for row in encoded], pa.int32()),
-                    "truncated": pa.array([None if row is None else row.truncated for row in encoded], pa.bool_()),
+                    "scored_tokens": pa.array(tokens, pa.int32()),
+                    "truncated": pa.array(truncated, pa.bool_()),
                 }
             )
 
         return score
+
+    def _further(self, tokenizer: Any, text: str) -> list[weights.Encoded]:
+        """The windows of a long text after the first one; `truncated` says that something lies between them."""
+        whole = weights.encode_text(tokenizer, text, sys.maxsize).ids
+        start, ids = whole[:1], whole[1:]
+        width = self.max_tokens - 1  # a window begins with the token that stands before a text
+        count = min(self.windows, -(-len(ids) // width))
+        left_out = count * width < len(ids)
+        begins = [number * (len(ids) - width) // (count - 1) if left_out else number * width for number in range(1, count)]
+        parts = [np.concatenate([start, ids[begin : begin + width]]) for begin in begins]
+        return [weights.Encoded(part, np.arange(len(part)) > 0, left_out) for part in parts]
 
 
 def nullable(values: np.ndarray) -> pa.Array:

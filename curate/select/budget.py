@@ -6,6 +6,11 @@ budget of PASER (arXiv 2502.12594, eq. 6): n_k = B * d_k / sum(d), d_k the mean 
 is `allocation: uniform` without `by`.
 
 `conflicts` adds PASER's filter: see `algorithms/concepts.py` for what it does and does not catch.
+
+`quota` keeps a bound from emptying a group. Made for a cut by perplexity: the authors of POINTS (arXiv 2409.04828) warn that the worst fifth is rare
+knowledge, such as serial numbers and version strings, not junk as such. Which rows come back is a fixed random draw. The least extreme first would be
+the same cut with a softer threshold: what is rarest never came back. The most extreme first would gather the noise. Perplexity has said all it knows by
+sending a row beyond the bound; a draw keeps rare and broken texts in the proportion they have there, and other bounds are there to tell them apart.
 """
 
 from __future__ import annotations
@@ -37,10 +42,28 @@ class Bound(BaseModel):
     null: Literal["keep", "drop"] = "keep"
 
 
+class Quota(BaseModel):
+    """Every group keeps `share` of what it holds within the other bounds, in the unit of the budget, whatever the bound on `column` takes.
+
+    Where less passes, rows that break no other bound come back, beyond either end of the bound alike, until the share is reached. Rows dropped for
+    having no value are not counted. Generated rows are neither counted nor spared: an odd rewrite is not rare knowledge. An end that must
+    stay cut is bounded by another column of the same score: `perplexity_loss: {min: 1}` keeps boilerplate out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    column: str
+    share: float = Field(gt=0, le=1)
+    groups: str = "cluster"
+
+
 class Budget(Stage):
     """Drops what breaks a bound, then keeps the best rows of every group, or a random draw of them, within the budget."""
 
     where: dict[str, Bound] = Field({}, description="column -> bound; rules below_COLUMN, above_COLUMN, other_COLUMN")
+    quota: Quota | None = Field(
+        None,
+        description="share of every group that the bound on one column may not take; the column `spared` marks rows that came back by it",
+    )
     budget: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)] | None = Field(
         None, description="how much to keep: a number of `unit`, or a share below 1 of what there is; None: all"
     )
@@ -75,25 +98,35 @@ class Budget(Stage):
             raise ValueError(f"allocation: {self.allocation} shares the budget between groups: name their column, `groups: cluster`")
         if self.allocation and self.allocation.endswith("mean") and not self.share_by:
             raise ValueError(f"allocation: {self.allocation} takes the mean of a column: name it, for example `share_by: jsd`")
+        bound = self.where.get(self.quota.column) if self.quota else None
+        if self.quota and (bound is None or bound.one_of or (bound.min is None and bound.max is None)):
+            raise ValueError(
+                f"quota: {self.quota.column} has no min or max to spare rows from: add `where: {{{self.quota.column}: {{max: 90}}}}`"
+            )
         return self
 
     def reads(self) -> tuple[str, ...]:
         cost = (self.unit,) if self.unit != "rows" else ()
         text = ("text",) if self.conflicts != "none" else ()
+        quota = ("tokens", self.quota.groups) if self.quota else ()
         named = (*self.where, *(name for name in (self.by, self.groups, self.share_by, self.gain_by) if name))
-        return tuple(dict.fromkeys(("shard", "row_id", "file", "line", *cost, *text, *named)))
+        return tuple(dict.fromkeys(("shard", "row_id", "file", "line", *cost, *text, *quota, *named)))
 
     def reads_if_present(self) -> tuple[str, ...]:
         return ("origin", "parent_at", *(("nominated",) if not self.nominate else ()))
 
     def writes(self) -> pa.Schema:
-        return pa.schema([("nominated", pa.bool_())] if self.nominate else [("verdict", VERDICT)])
+        spared = [("spared", pa.bool_())] if self.quota else []
+        return pa.schema([("nominated", pa.bool_())] if self.nominate else [("verdict", VERDICT), *spared])
 
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
         bounded: dict[str, pa.Array] = {}  # of a shard where a bound is broken
         pool = _Pool(self)
+        spared = _spare(self, self.quota, inputs) if self.quota else None
         for shard, table in inputs.tables():
             verdict = bound_verdicts(self.where, table)
+            if spared:
+                verdict = pc.if_else(pa.array(spared.rows[shard]), pa.nulls(len(verdict), VERDICT), verdict)
             if verdict.null_count < len(verdict):
                 bounded[shard], table = verdict, table.filter(verdict.is_null())
             pool.add(shard, table)
@@ -109,7 +142,12 @@ class Budget(Stage):
                 broken = np.asarray(bounded[shard].is_valid())
                 place = np.where(broken, np.arange(len(broken)), len(broken) + np.cumsum(~broken) - 1)
                 verdict = pa.concat_arrays([bounded[shard], verdict]).take(pa.array(place))
-            write_decision(folder, shard, pa.table({"nominated": verdict.is_null()} if self.nominate else {"verdict": verdict}))
+            columns = {"nominated": verdict.is_null()} if self.nominate else {"verdict": verdict}
+            if spared and not self.nominate:  # the deciding call alone: two steps must not write one column
+                columns["spared"] = pa.array(spared.rows[shard])
+            write_decision(folder, shard, pa.table(columns))
+        if spared:
+            report |= {"quota": spared.report, "remarks": [*report.get("remarks", ()), *spared.remarks]}
         _write_report(folder, report)
 
     def load(self, folder: Path) -> TableFunction:
@@ -143,6 +181,72 @@ def bound_verdicts(where: dict[str, Bound], table: pa.Table) -> pa.Array:
         if bound.max is not None:
             say(pc.greater(number, bound.max), f"above_{name}", number, bound.max)
     return verdict_column(rule, value, threshold)
+
+
+class _Spared(NamedTuple):
+    rows: dict[str, np.ndarray]  # shard -> bool (rows,)
+    report: dict[str, Any]
+    remarks: list[str]
+
+
+def _spare(stage: Budget, quota: Quota, inputs: Inputs) -> _Spared:
+    """The rows that come back by the quota, and what each group lost to the bound."""
+    from curate.algorithms.quota import spare
+
+    own = {quota.column: stage.where[quota.column]}
+    others = {name: bound for name, bound in stage.where.items() if name != quota.column}
+    known: dict[Hashable, int] = {}
+    found: dict[str, list[np.ndarray]] = defaultdict(list)
+    sizes: dict[str, int] = {}
+    ids = []
+    for number, (shard, table) in enumerate(inputs.tables()):
+        rule = bound_verdicts(own, table).field("rule")
+        cut = np.asarray(pc.fill_null(pc.not_equal(rule, f"no_{quota.column}"), False))  # beyond min or max
+        counted = np.asarray(bound_verdicts(others, table).is_null()) & (cut | np.asarray(rule.is_null()))
+        if "origin" in table.column_names:
+            counted &= np.asarray(table["origin"].is_null())
+        tokens = np.nan_to_num(_numbers(table, "tokens"))
+        cost = np.ones(len(cut)) if stage.unit == "rows" else np.nan_to_num(_numbers(table, stage.unit))
+        group, place = _coded(known, table[quota.groups]), np.arange(len(cut))
+        for name, values in {"group": group, "cost": cost, "tokens": tokens, "cut": cut, "place": place}.items():
+            found[name].append(values[counted])
+        found["shard"].append(np.full(counted.sum(), number))
+        ids.append(table.select(["row_id", "file", "line"]).filter(pa.array(counted & cut)))
+        sizes[shard] = len(cut)
+    if not sizes:
+        return _Spared({}, {**quota.model_dump(), "by_group": []}, [])
+    every = {name: np.concatenate(values) for name, values in found.items()}
+    group, names = _in_order(known, every["group"])
+    drawn = pa.concat_tables(ids)
+    keys = {"draw": draws(drawn["row_id"].to_pylist(), stage.seed, "quota"), **{name: drawn[name] for name in drawn.column_names}}
+    back = spare(group, every["cost"], every["cut"], np.flatnonzero(every["cut"])[_sorted(keys)], quota.share)
+    rows = {shard: np.zeros(size, bool) for shard, size in sizes.items()}
+    for number, mask in enumerate(rows.values()):
+        mask[every["place"][back & (every["shard"] == number)]] = True
+    return _Spared(rows, *_losses(quota, names, group, every["tokens"], every["cut"] & ~back, back))
+
+
+def _losses(
+    quota: Quota, names: list[Any], group: np.ndarray, tokens: np.ndarray, cut: np.ndarray, spared: np.ndarray
+) -> tuple[dict[str, Any], list[str]]:
+    """For budget.json: what each group holds within the other bounds, what of it stays cut and what came back; and the worst of it in words."""
+
+    def of(rows: np.ndarray) -> list[dict[str, int]]:
+        counts, sums = np.bincount(group[rows], minlength=len(names)), np.bincount(group[rows], tokens[rows], minlength=len(names))
+        return [{"rows": int(count), "tokens": int(mass)} for count, mass in zip(counts, sums, strict=True)]
+
+    held, lost, back = of(np.ones(len(group), bool)), of(cut), of(spared)
+    by_group = [
+        {"group": name, **whole, "cut": gone, "spared": kept} for name, whole, gone, kept in zip(names, held, lost, back, strict=True)
+    ]
+    report = {**quota.model_dump(), "by_group": by_group}
+    if not (cut | spared).any():
+        return report, []
+    share = [gone["tokens"] / max(whole["tokens"], 1) for gone, whole in zip(lost, held, strict=True)]
+    most = [index for index in np.argsort(-np.array(share), kind="stable")[:3] if share[index]]
+    worst = ", ".join(f"{names[index]} ({share[index]:.0%}, {lost[index]['rows']:,} rows)" for index in most)
+    remark = f"the bound on {quota.column} alone takes {(cut | spared).sum():,} rows, of which the quota spares {spared.sum():,}"
+    return report, [remark + (f"; most of their tokens lose: {quota.groups} {worst}" if worst else "")]
 
 
 class _Rows(NamedTuple):
@@ -198,8 +302,8 @@ class _Pool:
         add["row_id"](ids.cast(pa.string()))
         add["cost"](np.ones(rows) if stage.unit == "rows" else np.nan_to_num(_numbers(table, stage.unit)))
         add["score"](score if stage.order == "highest" else -score)
-        add["group"](self._coded("group", table[stage.groups]) if stage.groups else np.zeros(rows, np.int32))
-        add["file"](self._coded("file", table["file"]))
+        add["group"](_coded(self.codes["group"], table[stage.groups]) if stage.groups else np.zeros(rows, np.int32))
+        add["file"](_coded(self.codes["file"], table["file"]))
         add["line"](table["line"].combine_chunks())
         add["share"](_numbers(table, stage.share_by) if stage.share_by else np.empty(0))
         add["gain"](_numbers(table, stage.gain_by) if stage.gain_by else np.empty(0))
@@ -216,13 +320,6 @@ class _Pool:
             add["concept_counts"](counts)
             add["concepts"](hashes)
         self.count += rows
-
-    def _coded(self, what: str, column: pa.ChunkedArray) -> np.ndarray:
-        """Numbers, int32, for values: a value has the same one in every shard."""
-        encoded = column.combine_chunks().dictionary_encode()
-        known = self.codes[what]
-        here = [known.setdefault(value, len(known)) for value in [*encoded.dictionary.to_pylist(), *([None] if encoded.null_count else [])]]
-        return np.array(here, np.int32)[np.asarray(encoded.indices.fill_null(len(here) - 1))] if here else np.empty(0, np.int32)
 
     def rows(self) -> _Rows:
         joined = {name: np.concatenate(self.columns[name]) if self.columns[name] else np.empty(0) for name in _ARRAYS}
@@ -258,6 +355,13 @@ class _Pool:
                 if found < end and position[found] == int(place):
                     source[row] = found
         return source
+
+
+def _coded(known: dict[Hashable, int], column: pa.ChunkedArray) -> np.ndarray:
+    """Numbers, int32, for values: a value has the same one in every shard."""
+    encoded = column.combine_chunks().dictionary_encode()
+    here = [known.setdefault(value, len(known)) for value in [*encoded.dictionary.to_pylist(), *([None] if encoded.null_count else [])]]
+    return np.array(here, np.int32)[np.asarray(encoded.indices.fill_null(len(here) - 1))] if here else np.empty(0, np.int32)
 
 
 def _sorted(keys: dict[str, Any]) -> np.ndarray:

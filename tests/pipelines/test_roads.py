@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,39 @@ def test_rows_can_be_taken_in_the_order_of_herding(recovery):
     made = [value for value, origin in zip(order, origins, strict=True) if origin is not None and value is not None]
     assert len(raw) > 30 and made and all(0 < value <= 1 for value in raw + made)
     assert all(row["herding"] is not None for row in recovery.published())
+    assert recovery.run(changes=changes)["executed"] == 0
+
+
+@pytest.mark.slow
+def test_a_cut_by_percentile_leaves_every_cluster_its_quota(recovery):
+    """Raw and generated rows have percentiles, and of the raw ones' response tokens two fifths get past the cut in every cluster."""
+    changes = (
+        "percentiles={columns: {perplexity: [length]}, length_bins: 2, least: 10}",
+        "select.where={perplexity_percentile: {max: 20}}",
+        "select.quota={column: perplexity_percentile, share: 0.4}",
+        "select.budget=0.9",
+        "antidote_gate.alpha=0.001",  # so that an antidote gets past its gate
+    )
+    facts = recovery.run(changes=changes)
+    assert facts["rows_in"] + facts["generated"] == facts["kept"] + sum(facts["dropped"].values()) + facts["quarantined"]
+    columns = ("perplexity", "perplexity_percentile", "spared", "response_tokens", "cluster", "origin", "verdict")
+    found = [
+        dict(zip(columns, row, strict=True))
+        for row in zip(*(recovery.column(name) for name in columns[:-1]), recovery.column("select.verdict"), strict=True)
+    ]
+    assert all((row["perplexity"] is None) == (row["perplexity_percentile"] is None) for row in found)
+    assert any(row["origin"] and row["perplexity_percentile"] is not None for row in found)
+    spared = [row for row in found if row["spared"]]
+    assert spared and all(row["perplexity_percentile"] > 20 and not row["origin"] for row in spared)
+    assert facts["dropped"]["above_perplexity_percentile"] > 0
+    held, passed = Counter(), Counter()
+    for row in found:
+        if row["spared"] is not None and not row["origin"]:  # null: hidden from select
+            held[row["cluster"]] += row["response_tokens"]
+            passed[row["cluster"]] += (row["verdict"] or {}).get("rule") != "above_perplexity_percentile" and row["response_tokens"]
+    assert len(held) == 4 and all(passed[cluster] >= 0.4 * held[cluster] for cluster in held), (held, passed)
+    assert any("the quota spares" in remark for remark in facts["remarks"])
+    assert {row["spared"] for row in recovery.published()} >= {True, False}
     assert recovery.run(changes=changes)["executed"] == 0
 
 

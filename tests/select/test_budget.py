@@ -308,6 +308,116 @@ def test_nominating_writes_a_column_and_no_verdict(tmp_path):
     assert Budget.model_validate({"nominate": True}).writes().names == ["nominated"]
 
 
+RARE = {"where": {"score": {"max": 10}}, "quota": {"column": "score", "share": 0.25, "groups": "group"}}
+
+
+def quota_of(folder: Path) -> dict[Any, dict[str, Any]]:
+    return {group["group"]: group for group in json.loads((folder / "budget.json").read_text())["quota"]["by_group"]}
+
+
+def test_a_quota_gives_back_to_each_group_what_the_bound_took_too_much_of(tmp_path):
+    """Of eight rows a keeps six, more than a quarter; b keeps none of eight and gets two back; c keeps one of eight and gets one back."""
+    rows = [
+        *scored(1, 2, 3, 4, 5, 6, 11, 12, group="a"),
+        *scored(11, 12, 13, 14, 15, 16, 17, 18, group="b"),
+        *scored(1, 11, 12, 13, 14, 15, 16, 17, group="c"),
+    ]
+    (found,) = decide(tmp_path, rows, **RARE)
+    assert found[:8] == ["kept"] * 6 + ["above_score"] * 2
+    assert [found[8:16].count(fate) for fate in ("kept", "above_score")] == [2, 6]
+    assert found[16] == "kept" and found[17:].count("kept") == 1
+    told = quota_of(tmp_path)
+    assert told["b"] == {"group": "b", "rows": 8, "tokens": 8, "cut": {"rows": 6, "tokens": 6}, "spared": {"rows": 2, "tokens": 2}}
+    assert [told[name]["cut"]["rows"] for name in "ac"] == [2, 6] and [told[name]["spared"]["rows"] for name in "ac"] == [0, 1]
+    (remark,) = json.loads((tmp_path / "info.json").read_text())["remarks"]
+    assert remark == (
+        "the bound on score alone takes 17 rows, of which the quota spares 3; most of their tokens lose: group b (75%, 6 rows), c (75%, 6 rows), a (25%, 2 rows)"
+    )
+
+
+def test_spared_rows_are_marked_and_have_no_verdict(tmp_path):
+    stage = Budget.model_validate(RARE)
+    inputs = Inputs([scored(*[20] * 4, group="a"), scored(1, 2, group="b")])
+    stage.fit(inputs, None, tmp_path)  # type: ignore[arg-type]
+    first, second = (stage.load(tmp_path)(pa.table({"shard": [name]})) for name in inputs.shards)
+    assert first.schema == second.schema == stage.writes() and stage.writes().names == ["verdict", "spared"]
+    assert sorted(first["spared"].to_pylist()) == [False, False, False, True] and second["spared"].to_pylist() == [False, False]
+    assert [verdict is None for verdict in first["verdict"].to_pylist()] == first["spared"].to_pylist()
+    cut = next(verdict for verdict in first["verdict"].to_pylist() if verdict)
+    assert (cut["decision"], cut["rule"], cut["value"], cut["threshold"]) == ("drop", "above_score", 20, 10)
+
+
+def test_which_rows_are_spared_is_a_draw_and_not_the_next_best(tmp_path):
+    """Of ten rows beyond the bound a fifth comes back: another fifth for another seed, the same one in any sharding."""
+    rows = [{"score": 11.0 + row, "group": "a", "row_id": f"r{row}", "line": row} for row in range(10)]
+    quota = {"where": RARE["where"], "quota": {"column": "score", "share": 0.2, "groups": "group"}}
+    drawn = {tuple(row for row, fate in enumerate(decide(tmp_path, rows, seed=seed, **quota)[0]) if fate == "kept") for seed in range(8)}
+    assert {len(rows) for rows in drawn} == {2} and len(drawn) > 4
+    assert {row for rows in drawn for row in rows} - {0, 1, 8, 9}, "neither the least nor the most extreme"
+    (whole,) = decide(tmp_path, rows, **quota)
+    late, early = decide(tmp_path, rows[6:], rows[:6], **quota)
+    assert early + late == whole
+
+
+def test_only_rows_that_break_no_other_bound_are_spared_and_counted(tmp_path):
+    """Four English rows, one passes: of a quota of two another one comes back. German ones and those without a score are out of it."""
+    rows = [
+        *scored(1, 20, 30, 40, group="a", language="en"),
+        *scored(1, 20, 30, 40, 50, 60, 70, 80, group="a", language="de"),
+        *scored(None, None, None, group="a", language="en"),
+    ]
+    where = {"score": {"max": 10, "null": "drop"}, "language": {"is": ["en"]}}
+    (found,) = decide(tmp_path, rows, where=where, quota={"column": "score", "share": 0.5, "groups": "group"})
+    assert found[0] == "kept" and sorted(found[1:4]) == ["above_score", "above_score", "kept"]
+    assert found[4:] == ["other_language"] + ["above_score"] * 7 + ["no_score"] * 3
+    assert quota_of(tmp_path)["a"]["rows"] == 4
+    (found,) = decide(tmp_path, rows, where=where, quota={"column": "score", "share": 0.25, "groups": "group"})
+    assert found.count("kept") == 1  # the one that passes is a quarter
+
+
+def test_a_quota_is_counted_in_the_unit_of_the_budget(tmp_path):
+    """One row of 60 tokens passes, four of 10 do not: in tokens more than half is there, in rows a fifth."""
+    rows = [{"score": 1, "tokens": 60, "group": "a"}, *scored(20, 30, 40, 50, group="a", tokens=10)]
+    quota = {"where": RARE["where"], "quota": {"column": "score", "share": 0.5, "groups": "group"}}
+    assert decide(tmp_path, rows, unit="tokens", **quota)[0].count("kept") == 1
+    assert decide(tmp_path, rows, unit="rows", **quota)[0].count("kept") == 3
+    assert quota_of(tmp_path)["a"]["spared"] == {"rows": 2, "tokens": 20}
+
+
+def test_spared_rows_take_part_in_the_budget_like_any_other(tmp_path):
+    rows = [*scored(1, 2, group="a", gain=9.0), *scored(20, 30, group="b", gain=5.0)]
+    options = {"where": RARE["where"], "quota": {"column": "score", "share": 0.5, "groups": "group"}, "by": "gain"}
+    (found,) = decide(tmp_path, rows, budget=2, **options)
+    assert sorted(found) == ["above_score", "kept", "kept", "over_budget"] and found[:2] == ["kept", "kept"]
+    (found,) = decide(tmp_path, rows, budget=3, **options)
+    assert sorted(found[2:]) == ["above_score", "kept"]
+
+
+def test_the_nominating_call_spares_the_same_rows_and_writes_no_further_column(tmp_path):
+    rows = [*scored(1, 2, 3, group="a"), *scored(*range(20, 28), group="b")]
+    (found,) = decide(tmp_path, rows, **RARE)
+    (nominated,) = decide(tmp_path, rows, nominate=True, **RARE)
+    assert nominated == [fate == "kept" for fate in found] and sum(nominated) == 5
+    stage = Budget.model_validate({**RARE, "nominate": True})
+    assert stage.load(tmp_path)(pa.table({"shard": ["0"]})).column_names == stage.writes().names == ["nominated"]
+
+
+def test_generated_rows_are_neither_spared_nor_counted(tmp_path):
+    raw = scored(20, 30, 40, 50, group="a", origin=None)
+    made = scored(1, 2, 3, 20, 30, 40, group="a", origin="rewrite", parent_at="0:0")
+    mine, theirs = decide(tmp_path, raw, made, generated_max_share=1.0, **RARE)
+    assert mine.count("kept") == 1 and theirs == ["kept"] * 3 + ["above_score"] * 3
+    assert mine == decide(tmp_path, raw, **RARE)[0]
+
+
+def test_without_a_quota_nothing_is_written_about_one(tmp_path):
+    decide(tmp_path, scored(1, 20, group="a"), where=RARE["where"])
+    assert "quota" not in json.loads((tmp_path / "budget.json").read_text()) and not (tmp_path / "info.json").exists()
+    assert Budget.model_validate({"where": RARE["where"]}).writes().names == ["verdict"]
+    assert "tokens" not in Budget.model_validate({"where": RARE["where"]}).reads()
+    assert decide(tmp_path / "none", **RARE) == [] and decide(tmp_path / "some", [], scored(20.0, group=None), **RARE) == [[], ["kept"]]
+
+
 def test_an_empty_corpus_and_an_empty_shard(tmp_path):
     assert decide(tmp_path, budget=3) == []
     assert decide(tmp_path, [], scored(1.0), budget=3, by="score") == [[], ["kept"]]
@@ -325,6 +435,9 @@ def test_an_empty_corpus_and_an_empty_shard(tmp_path):
         {"allocation": "uniform"},
         {"allocation": "size_mean", "groups": "g"},
         {"conflicts": "answers"},
+        {"quota": {"column": "x", "share": 0.1}},
+        {"quota": {"column": "x", "share": 0.1}, "where": {"x": {"is": ["a"]}}},
+        {"quota": {"column": "x", "share": 0}, "where": {"x": {"max": 1}}},
     ],
 )
 def test_wrong_settings_are_refused(wrong):
