@@ -12,19 +12,26 @@ from curate import models
 from curate.errors import UserMistake
 
 
-def fit_logistic(features: Any, positive: np.ndarray, strength: float = 1.0) -> tuple[np.ndarray, float]:
+def fit_logistic(features: Any, positive: np.ndarray, strength: float = 1.0, scaled: bool = False) -> tuple[np.ndarray, float]:
     """Weights float64 (columns,) and bias of an L2-regularised logistic regression, classes weighted equally.
 
     features  (n, columns), dense or scipy sparse; positive  bool (n,); strength  inverse of the regularisation
+    scaled    dense columns of different units: regularised as if each had mean 0 and deviation 1; the weights are for the columns as given
     """
     from sklearn.linear_model import LogisticRegression
 
     if positive.all() or not positive.any():
         raise ValueError("a logistic regression needs rows of both classes: check what is marked as trusted")
+    mean, deviation = 0.0, 1.0
+    if scaled:
+        mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+        deviation[deviation == 0] = 1.0  # a column that is the same everywhere says nothing
+        features = (features - mean) / deviation
     # L-BFGS: no random numbers, unlike liblinear and saga.
     head = LogisticRegression(C=strength, class_weight="balanced", solver="lbfgs", max_iter=300, tol=1e-5)
     head.fit(features, positive.astype(np.int8))
-    return head.coef_[0].astype(np.float64), float(head.intercept_[0])
+    weights = head.coef_[0].astype(np.float64) / deviation
+    return weights, float(head.intercept_[0] - (weights * mean).sum())
 
 
 class Tuning(BaseModel):

@@ -175,8 +175,10 @@ def audit(
         },
         "pollution": pollution(corpus, settings, kept, SHARES, seed, say), "edits": [], "remarks": [],
     }  # fmt: skip
-    if "embedding" in settings.members:
-        found["remarks"].append("no edits were tried: the member `embedding` reads stored vectors, and an edited text has none")
+    if settings.stored():
+        found["remarks"].append(
+            f"no edits were tried: the filter reads stored columns ({', '.join(settings.stored())}), and an edited text has none"
+        )
     else:
         found["edits"] = edited(corpus, settings.load(fitted), kept, seed)
     judges = read_texts(str(judge), "--judge") if judge else [text for text, one in zip(corpus.texts(), corpus.judge, strict=True) if one]

@@ -70,7 +70,7 @@ class Filter(Stage):
     filter_MEMBER, filter_MEMBER_bin   percentile and bin of each member
     quality            where `labels` are given
 
-    members      words, lines, embedding: see _members.py. embedding reads the column `column`
+    members      words, lines, embedding, scores: see _members.py. embedding reads the column `column`, scores the columns `numbers`
     combine      mean, max (a row that any member likes: Nemotron-CC) or min
     labels       quality label: its lowest bin, such as {low: 0, medium: 7, high: 18}
     set_aside    share of the trusted rows that are not trained on: those that models trained without them find least like the others
@@ -88,6 +88,7 @@ class Filter(Stage):
     set_aside: float = Field(0.02, ge=0, lt=1)
     held_out_by: str | None = None
     column: str = "vector"
+    numbers: tuple[str, ...] = ()
     pool_sample: int = Field(20_000, ge=10)
     features: int = Field(1 << 18, ge=2)
     characters: int = Field(20_000, ge=100)
@@ -111,14 +112,22 @@ class Filter(Stage):
             raise ValueError("labels: two labels begin at one bin: give each its own lowest bin")
         if self.held_out_by and self.trusted.path:
             raise ValueError("held_out_by: texts of trusted.path have no columns: leave it out, or name trusted rows by trusted.where")
-        if "embedding" in self.members and self.trusted.path:
+        if ("scores" in self.members) != bool(self.numbers):
             raise ValueError(
-                "members: texts of trusted.path have no stored vector: leave embedding out, or name trusted rows by trusted.where"
+                "members: `scores` reads the columns that `numbers` names: give both, {members: [words, scores], numbers: [classifier]}"
+            )
+        if self.stored() and self.trusted.path:
+            raise ValueError(
+                "members: texts of trusted.path have no stored vectors or scores: leave embedding and scores out, or name trusted rows by trusted.where"
             )
         return self
 
+    def stored(self) -> tuple[str, ...]:
+        """Columns beside the text that members read."""
+        return (*((self.column,) if "embedding" in self.members else ()), *self.numbers)
+
     def reads(self) -> tuple[str, ...]:
-        return ("text", self.column) if "embedding" in self.members else ("text",)
+        return ("text", *self.stored())
 
     def reads_if_present(self) -> tuple[str, ...]:
         """Generated rows carry none of the user's columns: they are judged, never trusted."""
@@ -202,7 +211,7 @@ class Filter(Stage):
         return score
 
     def _looks(self) -> list[Member]:
-        return [Member(name, self.features, self.characters, self.column) for name in self.members]
+        return [Member(name, self.features, self.characters, self.column, self.numbers) for name in self.members]
 
     def _folds(self, texts: list[str]) -> np.ndarray:
         """Which model scores each text: the one that was not trained on it nor on a copy of it."""
@@ -219,7 +228,7 @@ class Filter(Stage):
             fitted = []
             for fold in range(FOLDS):
                 seen = np.flatnonzero(found.fold != fold)
-                fitted.append(training.fit_logistic(vectors[seen], found.positive[seen], self.strength))
+                fitted.append(training.fit_logistic(vectors[seen], found.positive[seen], self.strength, scaled=member.name == "scores"))
             weights[member.name] = (np.array([w for w, _ in fitted], np.float32), np.array([b for _, b in fitted]))
             del vectors
             own, bias = weights[member.name]
@@ -264,7 +273,7 @@ class Filter(Stage):
             for member in self._looks():
                 vectors = member.features(found.table)
                 seen = np.flatnonzero(~left_out & ~is_source)
-                weights, _ = training.fit_logistic(vectors[seen], found.positive[seen], self.strength)
+                weights, _ = training.fit_logistic(vectors[seen], found.positive[seen], self.strength, scaled=member.name == "scores")
                 parts.append((vectors @ weights)[left_out])
             pool, mass = ~found.positive[left_out], found.mass()[left_out]
             combined, _ = self._combined(parts, np.array([_levels(part[pool], mass[pool]) for part in parts]))
@@ -275,46 +284,47 @@ class Filter(Stage):
         """Trusted rows in their order, and the pool rows with the smallest draws: no text twice, none in both."""
         trusted: dict[str, _Row] = {}
         if self.trusted.path:
-            trusted = dict.fromkeys((text[: self.characters] for text in self.trusted.texts(inputs, "filter")), (0, None, None))
+            trusted = dict.fromkeys((text[: self.characters] for text in self.trusted.texts(inputs, "filter")), (0, None, ()))
         else:
             for table, mask in self.trusted.marked(inputs, "filter"):
-                for text, source, vector in self._picked(table, mask):
-                    trusted.setdefault(text, (0, source, vector))
+                for text, source, stored in self._picked(table, mask):
+                    trusted.setdefault(text, (0, source, stored))
         if not trusted:
             raise self.trusted.none_found("filter")
         pool: dict[str, _Row] = {}
         for table, mask in self.trusted.marked(inputs, "filter"):
-            for text, source, vector in self._picked(table, ~mask):
+            for text, source, stored in self._picked(table, ~mask):
                 if text not in trusted and text not in pool:
-                    pool[text] = (draw(self.seed, "pool", text), source, vector)
+                    pool[text] = (draw(self.seed, "pool", text), source, stored)
             if len(pool) > 2 * self.pool_sample:  # memory stays bounded; what is cut could not be chosen any more
                 pool = self._smallest(pool)
         if not pool:
             raise UserMistake("filter: every row is trusted, none is left to compare with: narrow trusted.where")
         rows = {**trusted, **self._smallest(pool)}
         columns: dict[str, Any] = {"text": pa.array(list(rows), pa.large_string())}
-        if "embedding" in self.members:
-            vectors = [vector for _, _, vector in rows.values()]
-            columns[self.column] = pa.array(vectors, pa.list_(pa.float32(), len(next(v for v in vectors if v is not None))))
+        for place, name in enumerate(self.stored()):
+            values = [stored[place] for _, _, stored in rows.values()]
+            width = len(values[0]) if isinstance(values[0], np.ndarray) else 0
+            columns[name] = pa.array(values, pa.list_(pa.float32(), width) if width else pa.float32())
         positive = np.arange(len(rows)) < len(trusted)
         return Examples(pa.table(columns), positive, self._folds(list(rows)), [source for _, source, _ in rows.values()])
 
-    def _picked(self, table: pa.Table, mask: np.ndarray) -> Iterator[tuple[str, str | None, np.ndarray | None]]:
-        """(text, cut to what is read; its value of `held_out_by`; its vector) of the rows under the mask."""
+    def _picked(self, table: pa.Table, mask: np.ndarray) -> Iterator[tuple[str, str | None, tuple[Any, ...]]]:
+        """(text, cut to what is read; its value of `held_out_by`; its stored vector and numbers) of the rows under the mask."""
         found = table.filter(pa.array(mask))
         there = self.held_out_by is not None and self.held_out_by in found.column_names
         sources = found.column(self.held_out_by).cast(pa.string()).to_pylist() if there else [None] * found.num_rows
-        vectors: Any = [None] * found.num_rows
-        if "embedding" in self.members:
-            vectors = _members.vectors(found, self.column)
-        for text, source, vector in zip(found.column("text").to_pylist(), sources, vectors, strict=True):
-            yield text[: self.characters], source, vector
+        stored: list[Any] = [_members.vectors(found, self.column)] if "embedding" in self.members else []
+        numbers = _members.scores(found, self.numbers)
+        stored += [np.where(numbers[:, 2 * n + 1] > 0, numbers[:, 2 * n], np.nan) for n in range(len(self.numbers))]
+        for i, (text, source) in enumerate(zip(found.column("text").to_pylist(), sources, strict=True)):
+            yield text[: self.characters], source, tuple(values[i] for values in stored)
 
     def _smallest(self, pool: dict[str, _Row]) -> dict[str, _Row]:
         return dict(sorted(pool.items(), key=lambda item: (item[1][0], item[0]))[: self.pool_sample])
 
 
-_Row = tuple[int, str | None, np.ndarray | None]  # draw, value of `held_out_by`, vector
+_Row = tuple[int, str | None, tuple[Any, ...]]  # draw, value of `held_out_by`, what is stored of the row
 
 
 def _levels(scores: np.ndarray, mass: np.ndarray) -> np.ndarray:

@@ -134,6 +134,25 @@ def test_each_member_is_a_column_and_any_may_decide(tmp_path):
     assert found["max"].column("quality").to_pylist() == ["high" if bin >= 10 else "low" for bin in bins]
 
 
+def test_scores_of_others_are_a_member_whatever_their_units(tmp_path):
+    table = corpus()
+    generator = np.random.default_rng(3)
+    good = np.array([1.0] * 200 + [0.0] * 300 + [1.0] * 100)
+    told = pa.array([None if i % 50 == 7 else float(value) for i, value in enumerate(1e6 * good + generator.normal(size=600))])
+    table = table.append_column("judge", told).append_column("noise", pa.array(1e-3 * generator.normal(size=600)))
+    stage = STAGE.but(members=("scores",), numbers=("judge", "noise"))
+    info = fitted(stage, tmp_path, table)
+    found = stage.load(tmp_path)(table).column("filter_score").to_numpy()
+    there = np.array([value is not None for value in told.to_pylist()])
+    assert found[500:][there[500:]].min() > found[200:500][there[200:500]].max() and info["auc_by_member"]["scores"] > 0.7
+    assert np.isfinite(found).all()  # a row without the score is scored too
+    with pytest.raises(UserMistake, match="not numbers: name a column of scores"):
+        fitted(STAGE.but(members=("scores",), numbers=("source",)), tmp_path, corpus())
+    for wrong in ({"members": ("scores",)}, {"numbers": ("judge",)}):
+        with pytest.raises(ValidationError, match="give both"):
+            STAGE.but(**wrong)
+
+
 def test_a_trusted_source_that_was_not_trained_on_is_reported_apart(tmp_path):
     """Sources with words of their own: what one source teaches says nothing of the other, so left out it is no better than chance."""
     generator = np.random.default_rng(3)

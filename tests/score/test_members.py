@@ -28,17 +28,20 @@ def test_characters_not_bytes_are_cut():
     np.testing.assert_array_equal(words(pa.array(["äöü abc def"]), characters=7)[0], words(pa.array(["äöü abc"]))[0])
 
 
-@pytest.mark.parametrize("name", ["words", "lines", "embedding"])
+@pytest.mark.parametrize("name", ["words", "lines", "embedding", "scores"])
 def test_products_are_those_of_the_features(name):
     texts = ["One, two.\n- three", "", "four five six\nseven", "two, one."]
     generator = np.random.default_rng(0)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(generator.normal(size=16).astype(np.float32)), 4)
     table = pa.table({"text": pa.array(texts, pa.large_string()), "vector": vectors})
     table = table.set_column(1, "vector", pa.array([*vectors.to_pylist()[:3], None], pa.list_(pa.float32(), 4)))
-    member = Member(name, 64, 100, "vector")
+    table = table.append_column("a", pa.array([1.5, None, float("inf"), -2.0])).append_column("b", pa.array([1, 2, 3, 4]))
+    member = Member(name, 64, 100, "vector", ("a", "b"))
     features = member.features(table)
-    dense = (features if name == "embedding" else features.toarray()).astype(np.float64)
+    dense = (features if name in ("embedding", "scores") else features.toarray()).astype(np.float64)
     weights, model = generator.normal(size=(2, dense.shape[1])), np.array([0, 1, 1, 0])
     np.testing.assert_allclose(member.products(table, weights, model), (dense * weights[model]).sum(axis=1), rtol=1e-5, atol=1e-7)
     if name == "embedding":
         assert not dense[3].any()
+    if name == "scores":  # a number, and whether there is one
+        assert dense.tolist() == [[1.5, 1, 1, 1], [0, 0, 2, 1], [0, 0, 3, 1], [-2, 1, 4, 1]]
