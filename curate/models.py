@@ -373,6 +373,22 @@ def load_encoder(reference: str, dtype: Precision = "auto") -> tuple[Any, Any]:
     return model.eval().requires_grad_(False).to(device()), load_tokenizer(reference)
 
 
+def load_classifier(reference: str, dtype: Precision = "auto") -> tuple[Any, Any]:
+    """(model, tokenizer): a sequence classifier with the weights of its head in the checkpoint."""
+    import torch
+
+    path = folder(reference)
+    kinds = json.loads((path / "config.json").read_text()).get("architectures") or []
+    if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise UserMistake(
+            f"model '{reference}' is {' and '.join(kinds) or 'of no named kind'}, no sequence classifier: name one whose head is trained"
+        )
+    model = _transformers().AutoModelForSequenceClassification.from_pretrained(
+        path, dtype=getattr(torch, resolved(dtype)), trust_remote_code=False, use_safetensors=True
+    )
+    return model.eval().requires_grad_(False).to(device()), load_tokenizer(reference)
+
+
 def load_static(reference: str) -> Any:
     """A model2vec StaticModel: `encode(texts)` -> (rows, width)."""
     static_dimensions(reference)

@@ -110,7 +110,7 @@ def read_corpus(
     plain = [{name: row.get(name) for name in ("text", "tokens", *settings.stored())} for *_, row in rows]
     types = {"text": pa.large_string(), "tokens": pa.int64()}
     for name in settings.stored():
-        width = next((len(row[name]) for row in plain if isinstance(row[name], list)), 0)
+        width = next((len(vector) for row in plain if isinstance(vector := row[name], list)), 0)
         types[name] = pa.list_(pa.float32(), width) if width else pa.float32()
     table = pa.table({name: pa.array([row[name] for row in plain], types.get(name)) for name in ("text", "tokens", *settings.stored())})
     scores = {name: _numbers([row.get(name) for *_, row in rows]) for name in own}
