@@ -84,7 +84,7 @@ def run_jobs(
         while futures:
             done, _ = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
             check_stop()
-            for future in done:
+            for future in sorted(done, key=lambda future: future.exception() is not None):  # a failure must not take finished ones with it
                 record = {"key": futures.pop(future), **future.result()}
                 results.add(record)
                 yield record

@@ -5,6 +5,7 @@
     OUT_FOLDER/pool.jsonl         every docstring that reads as an answer, repeats included
     OUT_FOLDER/documents.jsonl    plain documents (see quickstart_documents.py)
     OUT_FOLDER/quickstart.jsonl   about N of them (1,000), spread evenly over the capabilities, some repeats included
+    OUT_FOLDER/examples.jsonl     of each capability a few rows (6) that are in neither: what the model is to be good at
 
 Sources: docstrings of the standard library and of packages that `curate` itself needs (FAMILIES), parsed, never
 imported, and the language reference that `help()` prints (`pydoc_data.topics`). A row asks what a module, class,
@@ -37,6 +38,7 @@ from pipelines import quickstart_documents
 LONGEST_ANSWER = 700  # characters; a 135M model at 512 tokens sees all of it
 SHORTEST_ANSWER, FEWEST_WORDS = 40, 7
 LONGEST_SIGNATURE = 240
+EXAMPLES = 6  # rows of each capability that are set aside as examples
 REPEATS = 3  # rows of one set of repeats that may go into the small corpus
 
 # Module or package -> capability. Left out: what has no docstrings worth reading, and tests.
@@ -366,24 +368,36 @@ def spread(rows: list[Row], most: int) -> list[Row]:
     return [row for row in rows if row.id in chosen]
 
 
+def set_apart(rows: list[Row], each: int) -> tuple[list[Row], list[Row]]:
+    """(the other rows, `each` rows of every capability by hash, at most a quarter of it); no answer is in both, and no row with an answer that is repeated is set apart."""
+    times = Counter(row.output for row in rows)
+    apart: list[Row] = []
+    for capability in sorted({row.capability for row in rows}):
+        once = [row for row in rows if row.capability == capability and times[row.output] == 1]
+        apart += sorted(once, key=lambda row: _hash("example", row.id))[: min(each, len(once) // 4)]
+    ids = {row.id for row in apart}
+    return [row for row in rows if row.id not in ids], apart
+
+
 # -- writing ------------------------------------------------------------------------------------------------------
 
 
 def build(folder: Path, rows: int = 1000) -> dict[str, str]:
-    """Write both files and say what they hold; the facts of the last call where nothing changed since."""
+    """Write the files and say what they hold; the facts of the last call where nothing changed since."""
     packages = sorted({name.split("/")[0] for names in FAMILIES.values() for name in names})
     versions = {name: _version(name) for name in packages}
     wanted = _hash(sys.version, json.dumps(versions, sort_keys=True), Path(__file__).read_text(encoding="utf-8"), str(rows))
     stamp = folder / ".made"  # hidden, so that ingest passes it over
-    files = {name: folder / f"{name}.jsonl" for name in ("pool", "quickstart")}
+    files = {name: folder / f"{name}.jsonl" for name in ("pool", "quickstart", "examples")}
     if stamp.is_file():
         made = json.loads(stamp.read_text(encoding="utf-8"))
         if made["wanted"] == wanted and all(path.is_file() and _digest(path) == made[name] for name, path in files.items()):
             return made["facts"] | {"state": "up to date"}
     folder.mkdir(parents=True, exist_ok=True)
     pool, docstrings, missing = collect()
+    pool, apart = set_apart(pool, EXAMPLES)
     small = spread(pool, rows)
-    for name, content in (("pool", pool), ("quickstart", small)):
+    for name, content in (("pool", pool), ("quickstart", small), ("examples", apart)):
         aside = folder / f".{name}.tmp"
         aside.write_text("".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in content), encoding="utf-8", newline="\n")
         aside.replace(files[name])
@@ -425,7 +439,9 @@ def main(arguments: list[str] | None = None) -> None:
     if given.rows < 1:
         parser.error("--rows must be 1 or more")
     facts = build(given.folder, given.rows)
-    print(f"{facts['table']}\n\n{facts['read']}\n{facts['state']}: {given.folder / 'pool.jsonl'}, {given.folder / 'quickstart.jsonl'}")
+    print(
+        f"{facts['table']}\n\n{facts['read']}\n{facts['state']}: {', '.join(str(given.folder / f'{name}.jsonl') for name in ('pool', 'quickstart', 'examples'))}"
+    )
     path, counts = quickstart_documents.write(given.folder)
     print(f"and for the pretraining road: {path} ({', '.join(f'{number:,} {kind}' for kind, number in counts.items())})")
 

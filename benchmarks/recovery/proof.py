@@ -30,6 +30,7 @@ from curate.engine import set_threads
 from curate.jobs import Results
 from curate.ledger import open_run
 from curate.recover.exam import own_answers, read_rows
+from curate.recover.experiment import models_of
 from curate.recover.trials import Exam, Trial, run_trials
 from curate.training import Tuning
 
@@ -209,8 +210,7 @@ def trials(work: Path, pruning: str, unit: str, budget: int, arms: list[str], se
 
 
 def pruned_model(run: Path) -> str:
-    made = run / "stages" / "pruned"
-    return str(made / f"artifact-{json.loads((made / 'artifact.json').read_text())['fingerprint'][:12]}" / "model")
+    return models_of(open_run(run))[1]
 
 
 def exam(work: Path) -> tuple[Exam, list[str]]:

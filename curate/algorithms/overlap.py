@@ -1,4 +1,4 @@
-"""Which texts of one set nearly repeat a text of another: exact Jaccard of hashed word n-grams, by one sparse product.
+"""Which texts of one set nearly repeat a text of another: exact Jaccard (or containment) of hashed word n-grams, by one sparse product.
 
 For sets that fit in memory beside each other (thousands of texts); `minhash` is for whole corpora.
 """
@@ -14,11 +14,12 @@ from curate.algorithms.word_hashes import Hashes, ngram_hashes
 
 
 def near_repeats(
-    left: Iterable[Hashes], right: Iterable[Hashes], least: float, order: int = 5, block: int = 512
+    left: Iterable[Hashes], right: Iterable[Hashes], least: float, order: int = 5, block: int = 512, contained: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """(pairs int64 (m, 2): row of `left`, row of `right`; their Jaccard float64 (m,)) where it is `least` or more, in ascending order.
 
     left, right  words of texts, as `word_hashes` gives them;  order  words of an n-gram: a text with fewer is compared by all of them as one
+    contained    not Jaccard, but the share of the left text's n-grams that the right one has
     """
     from scipy.sparse import csr_array
 
@@ -32,11 +33,12 @@ def near_repeats(
     for at in range(0, len(sizes), block):
         shared = (first[at : at + block] @ second).tocoo()
         row, column = shared.row + at, shared.col
-        jaccard = shared.data / (sizes[row] + others[column] - shared.data)
-        near = jaccard >= least
+        whole = sizes[row] if contained else sizes[row] + others[column] - shared.data
+        alike = shared.data / whole
+        near = alike >= least
         order_of = np.lexsort((column[near], row[near]))
         pairs.append(np.stack([row[near], column[near]], axis=1)[order_of].astype(np.int64))
-        found.append(jaccard[near][order_of])
+        found.append(alike[near][order_of])
     return np.concatenate(pairs), np.concatenate(found)
 
 

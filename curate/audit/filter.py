@@ -62,6 +62,17 @@ def purity(corpus: Corpus, threshold: float = 0.8) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def repeated(corpus: Corpus, judges: Sequence[str], least: float = 0.3) -> np.ndarray:
+    """bool (rows,): pool rows that hold `least` or more of a judge's word 5-grams, such as the raw page of a clean text."""
+    pool = np.flatnonzero(corpus.pool)
+    judged = [word_hashes(*block) for block in byte_blocks(pa.array(judges, pa.large_string()))]
+    rows = [word_hashes(*block) for block in byte_blocks(corpus.table.column("text").take(pa.array(pool)))]
+    pairs, _ = near_repeats(judged, rows, least, contained=True)
+    found = np.zeros(len(corpus.trusted), bool)
+    found[pool[pairs[:, 1]]] = True
+    return found
+
+
 def language_auc(corpus: Corpus, seed: int, most: int = 2000) -> float:
     """AUC of trusted against pool rows by language alone: the share of trusted rows among those of the language, counted in the other folds."""
     texts, identify = corpus.texts(), identifier()
@@ -185,6 +196,12 @@ def audit(
     seen = set(corpus.texts()) if judge else set()
     judges = [text for text in dict.fromkeys(judges) if text not in seen]
     if judges:
+        repeats = repeated(corpus, judges)
+        if repeats.any():
+            found["remarks"].append(
+                f"{int(repeats.sum()):,} rows of the pool hold a text that is judged by, or much of it: they are in no training"
+            )
+        corpus = Corpus(corpus.table, corpus.trusted, corpus.judge | repeats, corpus.scores)
         length = pc.binary_length(corpus.table.column("text")).to_numpy().astype(np.float64)
         scored = Corpus(corpus.table, corpus.trusted, corpus.judge, {**corpus.scores, "length": length})
         folder = ledger.folder / "audit"

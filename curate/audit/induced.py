@@ -23,6 +23,7 @@ from curate.jobs import Results, run_jobs
 from curate.score._trusted import draw
 
 CUTS = (0.05, 0.1, 0.2)  # of the pool's tokens
+JUDGES, JUDGED = 400, 4  # so many texts are judged by, a draw of them; of each the first four windows
 Say = Callable[[str], None]
 
 
@@ -40,7 +41,8 @@ def induced(
     sample = sorted(pool.tolist(), key=lambda i: draw(seed, "pieces", texts[i]))[:2000]
     tokenizer = proxy.pieces([texts[i][:8000] for i in sample], model.vocabulary)
     read = proxy.encode(tokenizer, [texts[i] for i in pool])
-    judged = [ids[: 8 * model.context] for ids in proxy.encode(tokenizer, judges)]
+    judges = sorted(judges, key=lambda text: draw(seed, "judges", text))[:JUDGES]
+    judged = [ids[: JUDGED * model.context] for ids in proxy.encode(tokenizer, judges)]
     judged_bytes = np.array([len(text.encode()) for text in proxy.decode(tokenizer, judged)])
     mass = np.array([len(ids) + 1 for ids in read], np.float64)
     budget = tokens or int(min(cuts) * mass.sum())

@@ -35,6 +35,7 @@ from curate.recover.exam import own_answers, read_rows, teachable
 from curate.recover.outcome import published_version, summarise
 from curate.recover.trials import Exam, Trial, run_trials
 from curate.select.sample import draws
+from curate.store import read_json
 from curate.training import Tuning
 
 OWN_PER_GROUP, OWN_TOKENS = 4, 40  # prompts that the original answers, and the length of its answers
@@ -141,11 +142,15 @@ def plan(pool: Pool, original: str, pruned: str, seeds: int, unit: str) -> tuple
 
 
 def models_of(ledger: Ledger) -> tuple[str, str]:
-    """The original and the pruned model that the run compared."""
-    found = next((step["models"] for step in ledger.facts["steps"] if step["stage"] == "Degradation"), None)
-    if found is None:
-        raise UserMistake(f"{ledger.folder} compared no two models (no degradation step): give --model and --pruned")
-    return found[0], found[1]
+    """The original and the pruned model of the run: those it compared, or the one it pruned and the copy."""
+    by_stage = {step["stage"]: step["models"] for step in ledger.facts["steps"]}
+    by_name = {step["name"]: step["models"] for step in ledger.facts["steps"]}
+    if "Degradation" in by_stage:
+        return by_stage["Degradation"][0], by_stage["Degradation"][1]
+    made = ledger.folder / "stages" / "pruned"
+    if "pruned" in by_name and (record := read_json(made / "artifact.json")):
+        return by_name["pruned"][0], str(made / f"artifact-{record['fingerprint'][:12]}" / "model")
+    raise UserMistake(f"{ledger.folder} compared no two models and pruned none: give --model and --pruned")
 
 
 def recover(

@@ -41,3 +41,12 @@ def test_short_texts_are_compared_whole_and_blank_ones_never():
 def test_nothing_to_compare():
     pairs, found = near_repeats(words(), words("a b c d e f"), least=0.5)
     assert pairs.shape == (0, 2) and len(found) == 0
+
+
+def test_a_text_may_be_contained_in_a_longer_one():
+    text = "one two three four five six seven"
+    longer = f"menu home about {text} copyright all rights reserved " + "more " * 40
+    assert near_repeats(words(text), words(longer), least=0.5)[0].tolist() == []
+    pairs, found = near_repeats(words(text), words("other", longer), least=0.5, contained=True)
+    assert pairs.tolist() == [[0, 1]] and found.tolist() == [1.0]
+    assert near_repeats(words(longer), words(text), least=0.5, contained=True)[0].tolist() == []  # not the other way round

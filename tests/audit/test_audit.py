@@ -44,6 +44,13 @@ def test_purity_counts_trusted_rows_that_nearly_repeat_the_pool():
     assert [example["similarity"] for example in found["examples"]] == [1.0, pytest.approx(9 / 10, abs=0.02)]
 
 
+def test_pool_rows_that_hold_a_judge_are_found():
+    given = corpus()
+    texts = given.texts()
+    assert audits.repeated(given, [texts[100][:70] + " and so on", "a text that nobody has"]).nonzero()[0].tolist() == [100]
+    assert not audits.repeated(given, [texts[0]]).any()  # a trusted row is not of the pool
+
+
 def test_language_alone_tells_languages_apart_and_nothing_else():
     assert audits.language_auc(corpus(), 0) == pytest.approx(0.5, abs=0.2)
     german = [

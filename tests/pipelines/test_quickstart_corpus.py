@@ -113,12 +113,20 @@ def test_the_small_corpus_is_spread_over_capabilities_and_keeps_some_repeats():
     assert Counter(row.input for row in small if row.capability == "repeating")["def f3()"] == corpus.REPEATS
 
 
+def test_examples_are_set_apart_from_every_capability_and_share_no_answer_with_the_rest():
+    rows = [corpus.Row(f"{c}:{i}", "ask", f"def f{i}()", f"answer {i // 2 if i < 4 else i}", c) for c in ("a", "b") for i in range(12)]
+    unique = [corpus.Row(f"c:{i}", "ask", "", f"only c {i}", "c") for i in range(12)]
+    rest, apart = corpus.set_apart([*rows, *unique], 3)
+    assert Counter(row.capability for row in apart) == {"c": 3}  # what a and b answer is repeated
+    assert len(rest) + len(apart) == 36 and not {row.output for row in rest} & {row.output for row in apart}
+
+
 def test_the_same_environment_gives_the_same_bytes_and_a_second_call_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "FAMILIES", {"text": ["textwrap", "string"], "numbers": ["fractions", "not_there"]})
     first = corpus.build(tmp_path / "a", rows=30)
     again = corpus.build(tmp_path / "b", rows=30)
     assert first["state"] == again["state"] == "written" and "not installed: not_there" in first["read"]
-    for name in ("pool.jsonl", "quickstart.jsonl"):
+    for name in ("pool.jsonl", "quickstart.jsonl", "examples.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     written = (tmp_path / "a" / "pool.jsonl").stat().st_mtime_ns
     assert corpus.build(tmp_path / "a", rows=30)["state"] == "up to date"
