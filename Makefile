@@ -9,7 +9,7 @@ export RAYON_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install quickstart test test-fast check bench bench-cluster bench-recovery soak clean
+.PHONY: help install quickstart test test-fast check bench bench-cluster bench-filters bench-recovery soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,12 @@ bench-cluster: $(VENV)/installed  ## clusters against known classes, peers and a
 	$(BIN)/python benchmarks/cluster_peers.py --out benchmarks/results/cluster_peers.md
 	$(BIN)/python benchmarks/cluster_scale.py --out benchmarks/results/cluster_scale.md
 	$(BIN)/python benchmarks/knn_graph.py --out benchmarks/results/knn_graph.md
+
+bench-filters: $(VENV)/installed  ## filters, rules of thumb, typicality; small models trained on what is kept: an hour or two; needs ../shared/data
+	$(BIN)/python benchmarks/filter_members.py --out benchmarks/results/filter_members.md
+	$(if $(DATATROVE),$(BIN)/python benchmarks/heuristics.py --peer $(DATATROVE) --out benchmarks/results/heuristics.md,@echo "rules of thumb: left out; give DATATROVE=PYTHON, the interpreter of an environment that has datatrove")
+	$(BIN)/python benchmarks/typicality.py --out benchmarks/results/typicality.md
+	$(BIN)/python benchmarks/filter_outcome.py --out benchmarks/results/filter_outcome.md
 
 bench-recovery: $(VENV)/installed  ## which rows repair a pruned model: hours, resumable; needs ../shared/data
 	$(BIN)/python benchmarks/recovery/proof.py --unit tokens --out benchmarks/results/recovery_tokens.md

@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/filter-outcome"))
     parser.add_argument("--cuts", default="0.05,0.1,0.2")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, help="that each small model reads [default: the smallest cut, once]")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -112,11 +113,11 @@ def main() -> None:
     curate.run(args.work / "recipe.yaml", args.work / "run", engine="inline")
     found = audits.audit(
         open_run(args.work / "run"), judge=args.work / "judges.jsonl", choose_by=("-ngram_loss",), cuts=tuple(map(float, args.cuts.split(","))),
-        seeds=args.seeds, workers=args.workers, say=lambda text: print(text, file=sys.stderr, flush=True),
+        seeds=args.seeds, tokens=args.tokens, workers=args.workers, say=lambda text: print(text, file=sys.stderr, flush=True),
     )  # fmt: skip
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers", "scikit-learn", "numpy"))
     text = (
-        f"# What a filter's choice teaches\n\n`python benchmarks/filter_outcome.py --seeds {args.seeds} --cuts {args.cuts}`\n\n"
+        f"# What a filter's choice teaches\n\n`python benchmarks/filter_outcome.py --seeds {args.seeds} --cuts {args.cuts}{f' --tokens {args.tokens}' if args.tokens else ''}`\n\n"
         f"```\n{audits.table(found)}\n```\n\n"
         + "\n".join(dropped(args.work / "run", args.work / "judges.jsonl"))
         + f"\n\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}.\n"
