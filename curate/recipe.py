@@ -81,6 +81,13 @@ class Recipe:
                 found.append((name, stage.but(pruned=pruned) if pruned and "pruned" in type(stage).model_fields else stage))
         return found
 
+    def text_scorers(self) -> tuple[list[tuple[str, Stage]], list[tuple[str, Stage]]]:
+        """The recipe's scorers of text: those whose columns the filter reads (`filter.numbers`), and those that run after it."""
+        read = set(getattr(self.sections.get("filter"), "numbers", ()))
+        found = self.scorers_of("text")
+        first = [(name, stage) for name, stage in found if read & set(stage.writes().names)]
+        return first, [item for item in found if item not in first]
+
     def pruned_model(self, run: Any, *inputs: Any) -> str | None:
         """Reference of the pruned copy: the one the recipe names, or one made inside the run."""
         if self.pruned is None or isinstance(self.pruned, str):

