@@ -39,6 +39,7 @@ from curate.store import write_json
 
 TRUSTED = "trusted_by_audit"  # column of the tables that filters are trained on again
 SHARES = (0.0, 0.01, 0.05, 0.1)  # of pool rows in a polluted trusted set
+FEWEST = 10  # rows that an edit must change to be told of
 LEXICONS = ("gender", "origin", "religion")
 Say = Callable[[str], None]
 
@@ -191,7 +192,10 @@ def audit(
             f"no edits were tried: the filter reads stored columns ({', '.join(settings.stored())}), and an edited text has none"
         )
     else:
-        found["edits"] = edited(corpus, settings.load(fitted), kept, seed)
+        tried = edited(corpus, settings.load(fitted), kept, seed)
+        found["edits"] = [item for item in tried if item["rows"] >= FEWEST]
+        if few := len(tried) - len(found["edits"]):
+            found["remarks"].append(f"{few} edits change fewer than {FEWEST} rows, too few to say something: they are left out")
     judges = read_texts(str(judge), "--judge") if judge else [text for text, one in zip(corpus.texts(), corpus.judge, strict=True) if one]
     seen = set(corpus.texts()) if judge else set()
     judges = [text for text in dict.fromkeys(judges) if text not in seen]
