@@ -172,7 +172,7 @@ def _dequantise(gguf: Path, out: Path) -> None:
     import torch
 
     transformers = _transformers()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     for name in ("quantization_config", "_pre_quantization_dtype"):
         if hasattr(loaded.config, name):
@@ -324,7 +324,8 @@ def _transformers() -> Any:
 
 
 def load_tokenizer(reference: str) -> Any:
-    return _transformers().AutoTokenizer.from_pretrained(folder(reference, weights=False), trust_remote_code=False)
+    # local_files_only is written out with a saved tokenizer, and would follow HF_HUB_OFFLINE: equal copies must be equal.
+    return _transformers().AutoTokenizer.from_pretrained(folder(reference, weights=False), trust_remote_code=False, local_files_only=True)
 
 
 def load_causal_lm(reference: str, dtype: Precision = "auto") -> tuple[Any, Any]:

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -182,3 +183,13 @@ def test_a_gguf_in_a_package_becomes_a_model_that_knows_its_language():
     low, high = losses([sense, nonsense])
     assert low + 2.0 < high
     assert models.identity(SMOLLM2).startswith("gguf:")
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_saved_tokenizer_does_not_follow_the_environment(tmp_path, monkeypatch, offline):
+    """A pruned copy made with HF_HUB_OFFLINE set was another model than one made without."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    models.load_tokenizer(str(save_tiny_model(tmp_path / "tiny"))).save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())["local_files_only"] is True
