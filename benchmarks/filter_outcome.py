@@ -76,25 +76,23 @@ def dropped(run: Path, judges: Path) -> list[str]:
     """What the cut drops of each kind of document; of the judges, by models of which none saw them."""
     ledger = open_run(run)
     settings, fitted, _ = corpus.settings_of(ledger)
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    languages: dict[str, list[float]] = defaultdict(list)
+    columns = ["filter_percentile", "filter_words", "filter_lines"]
+    found: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+    languages: dict[str, list[list[float]]] = defaultdict(list)
     for shard in ledger.dataset.shards:
-        for row in ledger.dataset.read(shard, ["role", "doc_type", "language", "filter_percentile"]).to_pylist():
-            found[row["role"], row["doc_type"]].append(row["filter_percentile"])
+        for row in ledger.dataset.read(shard, ["role", "doc_type", "language", *columns]).to_pylist():
+            found[row["role"], row["doc_type"]].append([row[name] for name in columns])
             if row["doc_type"] == "page_with_boilerplate":
-                languages[f"pages in {row['language']}"].append(row["filter_percentile"])
+                languages[f"pages in {row['language']}"].append([row[name] for name in columns])
     rows = [json.loads(line) for line in judges.read_text().split("\n") if line]
-    scored = settings.load(fitted)(pa.table({"text": pa.array([row["text"] for row in rows], pa.large_string())})).column(
-        "filter_percentile"
-    )
-    for row, percentile in zip(rows, scored.to_pylist(), strict=True):
-        found["judge, never seen", row["doc_type"]].append(percentile)
+    scored = settings.load(fitted)(pa.table({"text": pa.array([row["text"] for row in rows], pa.large_string())}))
+    for row, percentiles in zip(rows, scored.select(columns).to_pylist(), strict=True):
+        found["judge, never seen", row["doc_type"]].append(list(percentiles.values()))
     most = sorted(languages.items(), key=lambda item: -len(item[1]))[:4]
-    lines = [f"| role | kind | rows | below percentile {CUT} |", "|---|---|---|---|"]
-    lines += [
-        f"| {role} | {kind} | {len(p):,} | {np.mean(np.array(p) < CUT):.1%} |"
-        for (role, kind), p in [*sorted(found.items()), *((("pool", k), v) for k, v in most)]
-    ]
+    lines = [f"| role | kind | rows | below percentile {CUT} | by words alone | by lines alone |", "|---|---|---|---|---|---|"]
+    for (role, kind), percentiles in [*sorted(found.items()), *((("pool", language), values) for language, values in most)]:
+        below = " | ".join(f"{share:.1%}" for share in np.mean(np.array(percentiles) < CUT, axis=0))
+        lines.append(f"| {role} | {kind} | {len(percentiles):,} | {below} |")
     return lines
 
 

@@ -277,7 +277,10 @@ def audit_filter(
         ),
     ] = None,
     judge_where: Annotated[
-        str | None, typer.Option(metavar="COLUMN=VALUE", help="Or rows of the run, which then are in no training.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="COLUMN=VALUE", help="Or rows of the run: no small model reads them, but the filter has seen them.", show_default=False
+        ),
     ] = None,
     choose_by: Annotated[
         list[str] | None,

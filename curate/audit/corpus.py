@@ -20,7 +20,7 @@ from curate.score.filter import Filter
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is audited. table  text, tokens and the filter's columns of some rows, none twice;  trusted, judge  bool (rows,);  scores  columns to choose by."""
+    """What is audited. table  text and what the filter reads beside it, of some rows, none twice;  trusted, judge  bool (rows,);  scores  columns to choose by."""
 
     table: pa.Table
     trusted: np.ndarray
@@ -51,8 +51,8 @@ class Tables:
         yield dict(zip(self._table.column_names, self._table.schema.types, strict=True))
 
 
-def settings_of(ledger: Ledger) -> tuple[Filter, Path, float]:
-    """(the filter's settings, the folder of what it fitted, the share of the pool that the recipe's bound keeps) of a run."""
+def settings_of(ledger: Ledger) -> tuple[Filter, Path, float | None]:
+    """(the filter's settings, the folder of what it fitted, the share of the pool that the recipe's bound keeps; None: it has none) of a run."""
     from ruamel.yaml import YAML
 
     recipe = YAML(typ="safe").load(ledger.folder / "recipe.yaml")
@@ -64,7 +64,7 @@ def settings_of(ledger: Ledger) -> tuple[Filter, Path, float]:
         )
     section = {name: value for name, value in recipe["filter"].items() if name != "method"}
     bound = ((recipe.get("select") or {}).get("where") or {}).get("filter_percentile") or {}
-    kept = 1 - float(bound.get("min") or 50) / 100
+    kept = 1 - float(bound["min"]) / 100 if bound.get("min") else None
     return Filter.model_validate(section), step / f"artifact-{json.loads(record.read_text())['fingerprint'][:12]}", kept
 
 
@@ -73,7 +73,7 @@ def read_corpus(
 ) -> Corpus:
     """Trusted rows, judges, and a draw of at most `most` pool rows. Texts that repeat an earlier one are left out, and so are generated rows.
 
-    choose_by  score columns, "-" before one where the lowest are best;  judge_where  (column, value) of rows to judge by: they are neither trusted nor pool
+    choose_by  score columns, "-" before one where the lowest are best;  judge_where  (column, value) of rows to judge by: they are neither trusted nor pool here; the run's own filter has seen them
     """
     own = ["filter_score", *(f"filter_{name}" for name in settings.members)]
     found: dict[str, tuple[int, bool, bool, dict[str, Any]]] = {}
@@ -84,7 +84,7 @@ def read_corpus(
         if name not in known:
             raise UserMistake(f"{ledger.folder} has no column '{name}': name one of its columns (`curate explain` shows them for a row)")
     columns = dict.fromkeys(
-        ["text", "tokens", *own, *wanted, *settings.stored(), *settings.trusted.columns(), *([judge_where[0]] if judge_where else [])]
+        ["text", *own, *wanted, *settings.stored(), *settings.trusted.columns(), *([judge_where[0]] if judge_where else [])]
     )
     for shard in raw:
         table = ledger.dataset.read(shard, [name for name in columns if name in shard.columns])
@@ -107,12 +107,12 @@ def read_corpus(
     if not any(order >= 0 for order, *_ in found.values()):
         raise UserMistake("every row is trusted or a judge: there is no pool to audit the filter on")
     rows = list(found.values())
-    plain = [{name: row.get(name) for name in ("text", "tokens", *settings.stored())} for *_, row in rows]
-    types = {"text": pa.large_string(), "tokens": pa.int64()}
+    plain = [{name: row.get(name) for name in ("text", *settings.stored())} for *_, row in rows]
+    types = {"text": pa.large_string()}
     for name in settings.stored():
         width = next((len(vector) for row in plain if isinstance(vector := row[name], list)), 0)
         types[name] = pa.list_(pa.float32(), width) if width else pa.float32()
-    table = pa.table({name: pa.array([row[name] for row in plain], types.get(name)) for name in ("text", "tokens", *settings.stored())})
+    table = pa.table({name: pa.array([row[name] for row in plain], types.get(name)) for name in ("text", *settings.stored())})
     scores = {name: _numbers([row.get(name) for *_, row in rows]) for name in own}
     scores |= {
         name: (-1 if name.startswith("-") else 1) * _numbers([row.get(name.removeprefix("-")) for *_, row in rows]) for name in choose_by

@@ -39,6 +39,7 @@ from curate.store import write_json
 
 TRUSTED = "trusted_by_audit"  # column of the tables that filters are trained on again
 SHARES = (0.0, 0.01, 0.05, 0.1)  # of pool rows in a polluted trusted set
+HALF = 0.5  # what is looked at where the recipe has no bound
 FEWEST = 10  # rows that an edit must change to be told of
 LEXICONS = ("gender", "origin", "religion")
 Say = Callable[[str], None]
@@ -171,12 +172,13 @@ def audit(
     seeds: int = 5, tokens: int | None = None, most: int = 20_000, workers: int = 1, seed: int = 0, say: Say = print,
 ) -> dict[str, Any]:  # fmt: skip
     """Ask everything of the filter of a run; written to RUN/audit/filter.json. Stopped, the trainings that are done are not done again."""
-    settings, fitted, kept = settings_of(ledger)
+    settings, fitted, bound = settings_of(ledger)
+    kept = HALF if bound is None else bound
     if judge and judge_where:
         raise UserMistake("--judge and --judge-where both name texts to judge by: give one of them")
     corpus = read_corpus(ledger, settings, choose_by, judge_where, most, seed)
     say(
-        f"{int(corpus.trusted.sum()):,} trusted rows, {int(corpus.pool.sum()):,} of the pool, {int(corpus.judge.sum()):,} judges; the recipe keeps {kept:.0%}"
+        f"{int(corpus.trusted.sum()):,} trusted rows, {int(corpus.pool.sum()):,} of the pool, {int(corpus.judge.sum()):,} judges; kept is {kept:.0%}"
     )
     info = json.loads((fitted / "info.json").read_text())
     found: dict[str, Any] = {
@@ -187,6 +189,14 @@ def audit(
         },
         "pollution": pollution(corpus, settings, kept, SHARES, seed, say), "edits": [], "remarks": [],
     }  # fmt: skip
+    if bound is None:
+        found["remarks"].append(
+            "the recipe has no bound on filter_percentile: pollution and edits are told for the better half of the pool"
+        )
+    if judge_where:
+        found["remarks"].append(
+            "the judges are rows of the run, which the filter was trained on (as pool rows, or as trusted ones): --judge FILE is fairer"
+        )
     if settings.stored():
         found["remarks"].append(
             f"no edits were tried: the filter reads stored columns ({', '.join(settings.stored())}), and an edited text has none"

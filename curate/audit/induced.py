@@ -31,7 +31,7 @@ def induced(
     corpus: Corpus, judges: Sequence[str], folder: Path, cuts: Sequence[float], seeds: int, tokens: int | None,
     workers: int, seed: int, say: Say, model: proxy.ProxyModel | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Models trained on what each score keeps at each cut, on random rows, and on all; their loss on `judges`, and its difference from random.
+    """Models trained on what each score keeps at each cut, and on random rows; their loss on `judges`, and its difference from random.
 
     Every arm reads as many tokens: `tokens`, or as many as the smallest cut of the pool holds.
     """
@@ -55,14 +55,13 @@ def induced(
     for number in range(seeds):
         for name, scores in corpus.scores.items():
             for cut in cuts:
-                arms.append(_arm(f"{name} {cut:.0%}", number, highest(scores[pool], mass, everything, cut), read, seed))
-        arms.append(_arm("random", number, everything, read, seed))
+                arms.append(_arm(f"{name} {cut:.0%}", number, highest(scores[pool], mass, everything, cut), seed))
+        arms.append(_arm("random", number, everything, seed))
     basis = [_settings(model), budget, _digest([text[:8000] for text in judges]), _digest([tokenizer])]
     keys = [_digest([*map(str, basis), str(arm.seed), *(texts[pool[row]] for row in arm.rows)]) for arm in arms]
     results = Results(folder / "trials.jsonl")
-    waiting = {
-        key: arm for key, arm in zip(keys, arms, strict=True) if key not in results.found
-    }  # two arms of the same rows are one training
+    # Two arms of the same rows are one training.
+    waiting = {key: arm for key, arm in zip(keys, arms, strict=True) if key not in results.found}
     if waiting:
         say(f"{len(waiting)} small models to train on {budget:,} tokens each")
     for done, record in enumerate(run_jobs(waiting, proxy.Trainer, (model, read, judged, judged_bytes, budget), results, workers), 1):
@@ -73,8 +72,8 @@ def induced(
     return {"tokens": budget, "pool_tokens": int(mass.sum()), "judges": len(judges), "seeds": seeds, **_outcome(records)}
 
 
-def _arm(name: str, number: int, chosen: np.ndarray, read: list[np.ndarray], seed: int) -> proxy.Arm:
-    rows = np.random.default_rng([seed, number]).permutation(len(read))
+def _arm(name: str, number: int, chosen: np.ndarray, seed: int) -> proxy.Arm:
+    rows = np.random.default_rng([seed, number]).permutation(len(chosen))
     return proxy.Arm(name, number, tuple(rows[chosen[rows]].tolist()))
 
 
