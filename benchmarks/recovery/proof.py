@@ -367,7 +367,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--smoke", action="store_true", help="264 rows in the pool, 10,000 tokens, 3 arms, 2 seeds")
+    parser.add_argument("--smoke", action="store_true", help="264 rows in the pool, 4,000 tokens, 3 arms, 2 seeds")
     args = parser.parse_args()
     args.do = args.do or ["prepare", "score", "train", "table"]
     set_threads(1)
