@@ -104,20 +104,26 @@ def pollution(corpus: Corpus, settings: Filter, kept: float, shares: Sequence[fl
     counted[order[: round(most / (1 - most) * trusted.sum())]] = False
     mass = pc.binary_length(table.column("text")).to_numpy().astype(np.float64)
     found = []
-    for aside in dict.fromkeys((settings.set_aside or Filter.model_fields["set_aside"].default, 0.0)):
+    careless = settings.but(set_aside=0.0, like_pool=0.0)
+    careful = settings if settings != careless else settings.but(set_aside=_default("set_aside"), like_pool=_default("like_pool"))
+    for audited, trained in ((True, careful), (False, careless)):
         clean: np.ndarray | None = None
         for share in shares:
             polluted = trusted.copy()
             polluted[order[: round(share / (1 - share) * trusted.sum())]] = True
-            scores, info = _trained(table, polluted, settings.but(set_aside=aside))
+            scores, info = _trained(table, polluted, trained)
             chosen = highest(scores, mass, counted, kept)
             clean = chosen if clean is None else clean
             overlap = float(mass[clean & chosen].sum() / mass[clean].sum())
             found.append(
-                {"share": share, "set_aside": aside, "overlap": overlap, "auc": info["auc"], "rows_set_aside": info["set_aside_rows"]}
+                {"share": share, "audited": audited, "overlap": overlap, "auc": info["auc"], "rows_set_aside": info["set_aside_rows"]}
             )
-            say(f"pollution {share:.0%}, {aside:.0%} set aside: {overlap:.1%} of the choice stays")
+            say(f"pollution {share:.0%}, {info['set_aside_rows']:,} rows set aside: {overlap:.1%} of the choice stays")
     return found
+
+
+def _default(setting: str) -> Any:
+    return Filter.model_fields[setting].default
 
 
 def _trained(table: pa.Table, trusted: np.ndarray, settings: Filter) -> tuple[np.ndarray, dict[str, Any]]:
@@ -242,9 +248,12 @@ def table(found: Mapping[str, Any]) -> str:
     out += [
         f"           about {held['like_trusted']:.0%} of the pool is like the trusted set",
         "",
-        "pollution  share   set aside   choice that stays   AUC",
+        "pollution  share    set aside   choice that stays   AUC",
     ]
-    out += [f"{'':11}{item['share']:5.0%}{item['set_aside']:12.0%}{item['overlap']:20.1%}{item['auc']:6.3f}" for item in found["pollution"]]
+    out += [
+        f"{'':11}{item['share']:5.0%}{item['rows_set_aside']:8,} rows{item['overlap']:20.1%}{item['auc']:6.3f}"
+        for item in found["pollution"]
+    ]
     if found["edits"]:
         out += ["", f"{'edits':<11}{'':32}{'rows':>6}{'shift':>8}{'moved':>8}{'95 %':>8}{'change sides':>14}"]
         out += [

@@ -182,7 +182,7 @@ def _audit(ledger: Ledger) -> page.Audit | None:
     aucs += [("length alone", held["length_only"]), ("language alone", held["language_only"])]
     return page.Audit(
         found["purity"]["trusted_rows"], found["purity"]["near_copies_of_pool_rows"], found["purity"]["set_aside_rows"], found["kept"], tuple(aucs),
-        tuple((item["share"], item["set_aside"], item["overlap"]) for item in found["pollution"]),
+        tuple((item["share"], item["rows_set_aside"], item["overlap"]) for item in found["pollution"]),
         tuple((item["kind"], item["edit"], item["rows"], item["moved"], item["high"], item["crossed"]) for item in found["edits"]),
         proofs, told.get("tokens", 0), told.get("judges", 0), told.get("seeds", 0), tuple(found["remarks"]),
     )  # fmt: skip

@@ -270,7 +270,7 @@ class Proof:
 class Audit:
     """What `curate audit-filter` found. Shares are 0 to 1.
 
-    held_out    what the AUC is of, and it;  pollution  share of pool rows in the trusted set, share set aside, part of the choice that stays
+    held_out    what the AUC is of, and it;  pollution  share of pool rows in the trusted set, rows set aside, part of the choice that stays
     edits       kind, edit, rows, mean size of the change in points of 100, its 95th percentile, share that changes sides
     """
 
@@ -279,7 +279,7 @@ class Audit:
     set_aside: int
     kept: float
     held_out: tuple[tuple[str, float], ...]
-    pollution: tuple[tuple[float, float, float], ...]
+    pollution: tuple[tuple[float, int, float], ...]
     edits: tuple[tuple[str, str, int, float, float, float], ...]
     proofs: tuple[Proof, ...]
     tokens: int

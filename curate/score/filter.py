@@ -2,7 +2,7 @@
 
 Linear classifiers (`_members.py`) tell trusted rows from a sample of the pool (Fang et al. 2023, arXiv 2309.17425; Li et al. 2024, arXiv 2406.11794).
 What the trusted set is made of decides everything: a little of the pool in it ruins a filter without hurting its AUC. So the fit looks at the set
-first, and sets aside the rows of it that look least like the others.
+first, and sets aside the rows of it that look like the pool, and those that look least like the others.
 
     five models of each member, each trained without one row in five     -> every row is scored by the one that did not see it
     a score's place among the pool's scores, weighted by text            -> percentile, comparable over members (Nemotron-CC, arXiv 2412.02595)
@@ -33,6 +33,7 @@ from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction
 FOLDS = 5  # one row in five is not seen by the model that scores it
 LEVELS = 1000  # steps of a percentile table
 BINS = 20
+MANY = 0.05  # of the trusted rows: where more are set aside, the fit says so
 _LISTED = 50  # rows set aside that info.json shows
 _SOURCES = 10  # no more values of `held_out_by` than that are left out one by one
 
@@ -74,6 +75,7 @@ class Filter(Stage):
     combine      mean, max (a row that any member likes: Nemotron-CC) or min
     labels       quality label: its lowest bin, such as {low: 0, medium: 7, high: 18}
     set_aside    share of the trusted rows that are not trained on: those that models trained without them find least like the others
+    like_pool    trusted rows that these models put below this percentile of the pool's text are not trained on either, however many; 0: none
     held_out_by  a column, such as a source: the fit reports how well trusted rows of a value that it did not train on are told from the pool (ten values at most)
     pool_sample  rows of the pool to train against; trusted rows and copies of their texts are never among them
     features     buckets that word 1- and 2-grams are hashed to, a power of two
@@ -86,6 +88,7 @@ class Filter(Stage):
     combine: Literal["mean", "max", "min"] = "mean"
     labels: dict[str, int] | None = None
     set_aside: float = Field(0.02, ge=0, lt=1)
+    like_pool: float = Field(50, ge=0, le=100)
     held_out_by: str | None = None
     column: str = "vector"
     numbers: tuple[str, ...] = ()
@@ -151,16 +154,21 @@ class Filter(Stage):
         found = self._examples(inputs)
         found.check("give 50 or more")
         _, scores, levels = self._cross_fit(found)
-        aside = self._aside(found, self._combined(scores, levels)[0])
+        combined = self._combined(scores, levels)[0]
+        aside = self._aside(found, combined, _percentiles(combined, levels[-1]))
         listed = [found.table.column("text")[int(i)].as_py()[:200] for i in np.flatnonzero(aside)[:_LISTED]]
         found = found.only(~aside)
-        found.check("lower set_aside")
+        found.check("lower set_aside and like_pool")
         weights, scores, levels = self._cross_fit(found)
         combined, parts = self._combined(scores, levels)
         lengths = np.log(np.maximum(found.mass(), 1))
         low, high = roc.auc_interval(combined, found.positive)
         by_length = roc.auc(lengths, found.positive)
         remarks: list[str] = []
+        if aside.sum() > MANY * (aside.sum() + found.positive.sum()):
+            remarks.append(
+                f"{aside.sum():,} trusted rows look more like the pool than like the other trusted rows and were not trained on: read them"
+            )
         info = {
             "trusted_rows": int(found.positive.sum()),
             "pool_rows": int((~found.positive).sum()),
@@ -244,11 +252,11 @@ class Filter(Stage):
         combined = stacked.mean(axis=0) if self.combine == "mean" else stacked.max(axis=0) if self.combine == "max" else stacked.min(axis=0)
         return combined / 100, parts
 
-    def _aside(self, found: Examples, combined: np.ndarray) -> np.ndarray:
-        """bool (rows,): trusted rows that are least like the others."""
+    def _aside(self, found: Examples, combined: np.ndarray, percentile: np.ndarray) -> np.ndarray:
+        """bool (rows,): trusted rows that are least like the others, and those that are like the lesser part of the pool."""
         trusted = np.flatnonzero(found.positive)
         count = int(self.set_aside * len(trusted))
-        aside = np.zeros(len(combined), bool)
+        aside = found.positive & (percentile < self.like_pool)
         aside[trusted[np.argsort(combined[trusted], kind="stable")[:count]]] = True
         return aside
 

@@ -75,9 +75,10 @@ def test_the_highest_hold_their_share_of_the_mass():
 def test_pollution_leaves_the_choice_alone_only_where_there_is_none():
     settings = Filter(trusted={"where": {"x": 1}}, members=("words",), features=1 << 12)
     found = audits.pollution(corpus(), settings, 0.2, (0.0, 0.3), 0, QUIET)
-    assert [(item["share"], item["set_aside"]) for item in found] == [(0.0, 0.02), (0.3, 0.02), (0.0, 0.0), (0.3, 0.0)]
+    assert [(item["share"], item["audited"]) for item in found] == [(0.0, True), (0.3, True), (0.0, False), (0.3, False)]
     assert found[0]["overlap"] == found[2]["overlap"] == 1.0
-    assert all(0 < item["overlap"] <= 1 for item in found) and found[1]["rows_set_aside"] == 1  # 0.02 x 86
+    assert all(0 < item["overlap"] <= 1 for item in found) and found[1]["rows_set_aside"] > 1 and found[3]["rows_set_aside"] == 0
+    assert found[1]["overlap"] > found[3]["overlap"]
     assert found[3]["auc"] < found[2]["auc"]
 
 

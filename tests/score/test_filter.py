@@ -94,7 +94,7 @@ def test_no_row_is_scored_by_a_model_that_saw_it(tmp_path):
     texts = table.column("text").to_pylist()
     texts[7] = " ".join(f"secret{i}" for i in range(12))
     table = table.set_column(0, "text", pa.array(texts, pa.large_string()))
-    stage = STAGE.but(set_aside=0, members=("words",))
+    stage = STAGE.but(set_aside=0, like_pool=0, members=("words",))
     fitted(stage, tmp_path, table)
     score = stage.load(tmp_path)(table).column("filter_score").to_numpy()
     assert score[7] < np.median(score[:200])
@@ -110,6 +110,20 @@ def test_trusted_rows_that_are_not_like_the_others_are_set_aside(tmp_path):
     assert sorted(info["set_aside"]) == sorted(planted)
 
 
+def test_all_trusted_rows_that_look_like_the_pool_are_set_aside_and_the_fit_says_that_they_are_many(tmp_path):
+    table = corpus()
+    texts = table.column("text").to_pylist()
+    generator = np.random.default_rng(5)
+    planted = [sentence(SPAM, generator) for _ in range(16)]
+    texts[10:26] = planted
+    table = table.set_column(0, "text", pa.array(texts, pa.large_string()))
+    info = fitted(STAGE.but(set_aside=0), tmp_path / "some", table)
+    assert set(info["set_aside"]) < set(planted) and info["set_aside_rows"] >= 4  # half of the pool's text is below the middle
+    info = fitted(STAGE.but(set_aside=0, like_pool=95), tmp_path / "all", table)
+    assert set(planted) <= set(info["set_aside"]) and "read them" in info["remarks"][-1]
+    assert "remarks" not in fitted(STAGE.but(set_aside=0, like_pool=0), tmp_path / "none", table)
+
+
 def test_each_member_is_a_column_and_any_may_decide(tmp_path):
     table = corpus()
     generator = np.random.default_rng(2)
@@ -120,7 +134,7 @@ def test_each_member_is_a_column_and_any_may_decide(tmp_path):
     table = table.append_column("vector", pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 8))
     found = {}
     for combine in ("mean", "max", "min"):
-        stage = STAGE.but(members=("words", "embedding"), combine=combine, set_aside=0, labels={"low": 0, "high": 10})
+        stage = STAGE.but(members=("words", "embedding"), combine=combine, set_aside=0, like_pool=0, labels={"low": 0, "high": 10})
         info = fitted(stage, tmp_path / combine, table)
         found[combine] = stage.load(tmp_path / combine)(table)
         assert found[combine].schema == stage.writes()
