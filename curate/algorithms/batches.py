@@ -1,8 +1,9 @@
-"""Batches of rows of like length, so that little is spent on padding."""
+"""Batches of rows of like length, so that little is spent on padding; chunks of one size, so that one compiled kernel serves all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,3 +24,15 @@ def length_batches(lengths: Sequence[int], budget: int) -> list[np.ndarray]:
         batches.append(order[first : first + size])
         first += size
     return batches
+
+
+def padded_chunks(size: int, *tensors: Any) -> Iterator[tuple[Any, ...]]:
+    """(rows that count, then `size` rows of each tensor): the last chunk is filled up with its own last row. Tensors of as many rows."""
+    import torch
+
+    for first in range(0, len(tensors[0]), size):
+        parts = [tensor[first : first + size] for tensor in tensors]
+        rows = len(parts[0])
+        if rows < size:
+            parts = [torch.cat([part, part[-1:].expand(size - rows, *part.shape[1:])]) for part in parts]
+        yield (rows, *parts)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from curate.algorithms.batches import padded_chunks
+
 
 class Divergence(NamedTuple):
     """Per token, float32 (n,), nats. P is the first distribution, Q the second.
@@ -64,12 +66,7 @@ class Divergences:
 
         targets = torch.as_tensor(targets, device=hidden_a.device)
         found = []
-        for first in range(0, len(targets), self.chunk):
-            parts = [tensor[first : first + self.chunk] for tensor in (hidden_a, hidden_b, targets)]
-            rows = len(parts[0])
-            if rows < self.chunk:
-                parts = [torch.cat([part, part[-1:].expand(self.chunk - rows, *part.shape[1:])]) for part in parts]
-            values = self.kernel(self.head_a(parts[0]), self.head_b(parts[1]), parts[2])
-            found.append(values[:, :rows])
+        for rows, left, right, target in padded_chunks(self.chunk, hidden_a, hidden_b, targets):
+            found.append(self.kernel(self.head_a(left), self.head_b(right), target)[:, :rows])
         merged = torch.cat(found, 1).float().cpu().numpy() if found else np.zeros((5, 0), np.float32)
         return Divergence(*merged)
