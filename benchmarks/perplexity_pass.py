@@ -85,7 +85,13 @@ def one(way: str, rows: int) -> dict[str, Any]:
     given = texts(rows)
     losses, tokens, took = plain(given) if way == "plain" else ours(given, way)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"losses": losses, "tokens": tokens, "seconds": took, "peak": peak, "dtype": "float32" if way == "plain" else models.resolved(way)}
+    return {
+        "losses": losses,
+        "tokens": tokens,
+        "seconds": took,
+        "peak": peak,
+        "dtype": "float32" if way == "plain" else models.resolved(way),
+    }
 
 
 def main() -> None:
@@ -99,7 +105,9 @@ def main() -> None:
         return
     found = {}
     for way, name in WAYS.items():
-        told = subprocess.run([sys.executable, __file__, "--way", way, "--rows", str(args.rows)], check=True, capture_output=True, text=True)
+        told = subprocess.run(
+            [sys.executable, __file__, "--way", way, "--rows", str(args.rows)], check=True, capture_output=True, text=True
+        )
         found[way] = json.loads(told.stdout.splitlines()[-1])
         print(f"{name}: {found[way]['tokens'] / found[way]['seconds']:.0f} tokens per CPU second", file=sys.stderr, flush=True)
     base = found["plain"]["tokens"] / found["plain"]["seconds"]
