@@ -46,6 +46,9 @@ WAYS = {
     "naive, pair influence": ("naive", "influence", False),
     "ours, float16 kernel, response only": ("half", "mid", True),
     "ours, float32, response only": ("compiled", "mid", True),
+    "ours, bfloat16": ("bfloat16", "mid", False),
+    "ours, bfloat16, pair influence": ("bfloat16", "influence", False),
+    "ours, bfloat16, response only": ("bfloat16", "mid", True),
 }
 
 
@@ -112,8 +115,9 @@ def scorer(way: str, pruned: Path) -> tuple[Any, Callable[[list[Any]], int], Any
     from curate.algorithms.jsd import Divergences
     from curate.score import degradation, llama_half
 
-    original, tokenizer = models.load_causal_lm(MODEL, "float32")
-    copy, _ = models.load_causal_lm(str(pruned), "float32")
+    dtype: Any = "bfloat16" if way == "bfloat16" else "float32"
+    original, tokenizer = models.load_causal_lm(MODEL, dtype)
+    copy, _ = models.load_causal_lm(str(pruned), dtype)
     if way in ("naive", "reference"):
 
         def one_by_one(rows: list[Any]) -> int:
@@ -142,7 +146,7 @@ def scorer(way: str, pruned: Path) -> tuple[Any, Callable[[list[Any]], int], Any
             found = states(batch.inputs) if states else [models.hidden_states(model, batch.inputs) for model in (original, copy)]
             return tuple(hidden[batch.rows, batch.columns] for hidden in found)
 
-        divergences, budget = Divergences(*heads, 64, way == "compiled" and models.compiled()), 2048
+        divergences, budget = Divergences(*heads, 64, way in ("compiled", "bfloat16") and models.compiled()), 2048
 
     def run(rows: list[Any]) -> int:
         degradation.row_means(rows, [None] * len(rows), pair, divergences, budget)
@@ -216,25 +220,34 @@ def agreement(rows: int, folder: Path) -> str:
     from scipy.stats import spearmanr
 
     found = {}
-    for dtype in ("float32", "float16", "bfloat16"):
+    types = [dtype for dtype, way in (("float16", "half"), ("bfloat16", "bfloat16")) if fast_here(way)] or ["bfloat16"]
+    for dtype in ("float32", *types):
         file = folder / f"{dtype}-{rows}.npz"
         if not file.exists():
             child("--scores", dtype, "--rows", str(rows), "--folder", str(folder), "--file", str(file))
         found[dtype] = dict(np.load(file))
     lines = [
-        "| score | float16: rank correlation | top-20 % overlap | bfloat16: rank correlation | top-20 % overlap |",
-        "|---|---|---|---|---|",
+        "| score |" + "".join(f" {dtype}: rank correlation | top-20 % overlap |" for dtype in types),
+        "|---" * (2 * len(types) + 1) + "|",
     ]
     for name in ("jsd", "kl_forward", "kl_backward", "loss_original", "loss_pruned", "loss_gap", "confident_gap", "recoverable", "ies"):
         cells = []
         exact = found["float32"][name]
         there = np.isfinite(exact)
-        for dtype in ("float16", "bfloat16"):
+        for dtype in types:
             other = found[dtype][name]
             top = [set(np.argsort(-values[there], kind="stable")[: there.sum() // 5]) for values in (exact, other)]
             cells += [f"{spearmanr(exact[there], other[there])[0]:.5f}", f"{len(top[0] & top[1]) / len(top[0]):.3f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def fast_here(way: str) -> bool:
+    """Whether this processor gains by the type that the way computes in."""
+    from curate import models
+    from curate.score import llama_half
+
+    return bool(llama_half.kernel(MODEL)) if way == "half" else models.dtype() == "bfloat16" if way == "bfloat16" else True
 
 
 def child(*arguments: str) -> dict[str, float]:
@@ -295,9 +308,10 @@ def main() -> None:
         return
     for pair in REMOVED:
         pruned_copy(pair, given.folder)
-    rows, ways, agreeing, memory = given.rows, list(WAYS), given.agreement, given.memory
+    ways = [way for way in WAYS if fast_here(WAYS[way][0])]
+    rows, agreeing, memory = given.rows, given.agreement, given.memory
     if given.quick:
-        rows, ways, agreeing, memory = 16, [way for way in WAYS if WAYS[way][0] != "shared" and WAYS[way][1] == "mid"][:5], 32, []
+        rows, ways, agreeing, memory = 16, [way for way in ways if WAYS[way][0] != "shared" and WAYS[way][1] == "mid"][:5], 32, []
     parts = ["# Scoring a pair of models", table(rows, ways, given.folder)]
     parts.append(f"{rows} rows, one thread. {machine()}. Load average at the end {os.getloadavg()[0]:.1f}.")
     for count in memory:

@@ -339,6 +339,21 @@ def load_causal_lm(reference: str, dtype: Precision = "auto") -> tuple[Any, Any]
     return model.eval().requires_grad_(False).to(device()), load_tokenizer(reference)
 
 
+def own_tokenizer(pieces: str, end: str) -> Any:
+    """A tokenizer of the pieces of `training.train_pieces`, whose texts begin and end with `end`."""
+    from tokenizers import Tokenizer
+
+    return _transformers().PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(pieces), bos_token=end, eos_token=end, pad_token=end, local_files_only=True
+    )
+
+
+def save(model: Any, tokenizer: Any, path: Path) -> None:
+    """A checkpoint that `load_causal_lm` reads."""
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+
 def fresh_causal_lm(vocabulary: int, width: int, layers: int, heads: int, context: int, seed: int) -> Any:
     """A Llama with random weights in float32, input and output embeddings tied; the same weights for the same seed."""
     import torch

@@ -101,6 +101,22 @@ def tune(
     return losses
 
 
+END = "<end>"  # of a document, id 0 of `train_pieces`
+
+
+def train_pieces(texts: Sequence[str], vocabulary: int) -> str:
+    """A byte-level BPE of these texts (Sennrich et al. 2016, arXiv 1508.07909), as the JSON of `tokenizers`: it spells any text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[END], initial_alphabet=sorted(alphabet), show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.to_str()
+
+
 def train_on_blocks(
     model: Any,
     blocks: np.ndarray,

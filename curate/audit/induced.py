@@ -21,6 +21,7 @@ from curate.audit.corpus import Corpus, highest
 from curate.errors import UserMistake
 from curate.jobs import Results, run_jobs
 from curate.score._trusted import draw
+from curate.training import train_pieces
 
 CUTS = (0.05, 0.1, 0.2)  # of the pool's tokens
 JUDGES, JUDGED = 400, 4  # so many texts are judged by, a draw of them; of each the first four windows
@@ -39,7 +40,7 @@ def induced(
     texts = corpus.texts()
     pool = np.flatnonzero(corpus.pool)
     sample = sorted(pool.tolist(), key=lambda i: draw(seed, "pieces", texts[i]))[:2000]
-    tokenizer = proxy.pieces([texts[i][:8000] for i in sample], model.vocabulary)
+    tokenizer = train_pieces([texts[i][:8000] for i in sample], model.vocabulary)
     read = proxy.encode(tokenizer, [texts[i] for i in pool])
     judges = sorted(judges, key=lambda text: draw(seed, "judges", text))[:JUDGES]
     judged = [ids[: JUDGED * model.context] for ids in proxy.encode(tokenizer, judges)]

@@ -18,8 +18,6 @@ from curate import models
 from curate.algorithms.batches import length_batches
 from curate.training import train_on_blocks
 
-END = "<end>"  # of a document: id 0
-
 
 @dataclass(frozen=True)
 class ProxyModel:
@@ -41,19 +39,6 @@ class Arm:
     name: str
     seed: int
     rows: tuple[int, ...]
-
-
-def pieces(texts: Sequence[str], vocabulary: int) -> str:
-    """A byte-level BPE of these texts (Sennrich et al. 2016, arXiv 1508.07909), as the JSON of `tokenizers`: it spells any text."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[END], initial_alphabet=sorted(alphabet), show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer.to_str()
 
 
 def encode(tokenizer: str, texts: Sequence[str]) -> list[np.ndarray]:

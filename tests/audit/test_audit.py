@@ -19,6 +19,7 @@ from curate.cli import app
 from curate.errors import UserMistake
 from curate.ledger import open_run
 from curate.score.filter import Filter
+from curate.training import train_pieces
 
 QUIET = lambda text: None  # noqa: E731
 
@@ -117,7 +118,7 @@ def test_losses_of_a_judge_do_not_depend_on_the_others():
 
 
 def test_pieces_spell_any_text():
-    tokenizer = proxy.pieces(["the river and the sea", "a river"] * 20, 300)
+    tokenizer = train_pieces(["the river and the sea", "a river"] * 20, 300)
     texts = ["the river", "Straße 東京 \x00 🙂", ""]
     assert proxy.decode(tokenizer, proxy.encode(tokenizer, texts)) == texts
     assert len(proxy.encode(tokenizer, ["the river"])[0]) < 9
