@@ -19,7 +19,7 @@ from pydantic import Field
 
 from curate.algorithms import text_measures
 from curate.score._bytes import byte_blocks
-from curate.select.budget import Bound, bound_verdicts
+from curate.select._bounds import Bound, bound_verdicts, bounded_columns
 from curate.stage import VERDICT, Stage, TableFunction, verdict_column
 
 # Phrases of pages, not of texts. C4 drops the lines that hold one.
@@ -96,7 +96,7 @@ class Heuristics(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("numpy",)
 
     def reads(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(("text", "prompt", "response", *self.when)))
+        return tuple(dict.fromkeys(("text", "prompt", "response", *bounded_columns(self.when))))
 
     def writes(self) -> pa.Schema:
         return pa.schema([*((name, pa.float32()) for name in MEASURES), ("verdict", VERDICT)])

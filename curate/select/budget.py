@@ -7,10 +7,7 @@ is `allocation: uniform` without `by`.
 
 `conflicts` adds PASER's filter: see `algorithms/concepts.py` for what it does and does not catch.
 
-`quota` keeps a bound from emptying a group. Made for a cut by perplexity: the authors of POINTS (arXiv 2409.04828) warn that the worst fifth is rare
-knowledge, such as serial numbers and version strings, not junk as such. Which rows come back is a fixed random draw. The least extreme first would be
-the same cut with a softer threshold: what is rarest never came back. The most extreme first would gather the noise. Perplexity has said all it knows by
-sending a row beyond the bound; a draw keeps rare and broken texts in the proportion they have there, and other bounds are there to tell them apart.
+`quota` keeps a bound from emptying a group: `_quota.py`.
 """
 
 from __future__ import annotations
@@ -23,37 +20,14 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from curate.errors import UserMistake
+from curate.select._bounds import PRECISION, Bound, bound_verdicts, bounded_columns
+from curate.select._columns import coded, in_order, in_sequence, numbers
+from curate.select._quota import Quota, spared_rows
 from curate.select.sample import draws
 from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdict_column, write_decision
-
-PRECISION = 6  # scores are compared after rounding: last-bit noise must not move a row
-
-
-class Bound(BaseModel):
-    """What a column must be: within [min, max], or one of `is`. Null passes only with `null: keep`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-    min: float | None = None
-    max: float | None = None
-    one_of: tuple[str, ...] | None = Field(None, alias="is")
-    null: Literal["keep", "drop"] = "keep"
-
-
-class Quota(BaseModel):
-    """Every group keeps `share` of what it holds within the other bounds, in the unit of the budget, whatever the bound on `column` takes.
-
-    Where less passes, rows that break no other bound come back, beyond either end of the bound alike, until the share is reached. Rows dropped for
-    having no value are not counted. Generated rows are neither counted nor spared: an odd rewrite is not rare knowledge. An end that must
-    stay cut is bounded by another column of the same score: `perplexity_loss: {min: 1}` keeps boilerplate out.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    column: str
-    share: float = Field(gt=0, le=1)
-    groups: str = "cluster"
 
 
 class Budget(Stage):
@@ -109,7 +83,7 @@ class Budget(Stage):
         cost = (self.unit,) if self.unit != "rows" else ()
         text = ("text",) if self.conflicts != "none" else ()
         quota = ("tokens", self.quota.groups) if self.quota else ()
-        named = (*self.where, *(name for name in (self.by, self.groups, self.share_by, self.gain_by) if name))
+        named = (*bounded_columns(self.where), *(name for name in (self.by, self.groups, self.share_by, self.gain_by) if name))
         return tuple(dict.fromkeys(("shard", "row_id", "file", "line", *cost, *text, *quota, *named)))
 
     def reads_if_present(self) -> tuple[str, ...]:
@@ -122,7 +96,7 @@ class Budget(Stage):
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
         bounded: dict[str, pa.Array] = {}  # of a shard where a bound is broken
         pool = _Pool(self)
-        spared = _spare(self, self.quota, inputs) if self.quota else None
+        spared = spared_rows(self.where, self.quota, self.unit, self.seed, inputs) if self.quota else None
         for shard, table in inputs.tables():
             verdict = bound_verdicts(self.where, table)
             if spared:
@@ -152,101 +126,6 @@ class Budget(Stage):
 
     def load(self, folder: Path) -> TableFunction:
         return read_decision(folder)
-
-
-def bound_verdicts(where: dict[str, Bound], table: pa.Table) -> pa.Array:
-    """Verdicts of the bounds, the first broken one in the recipe's order; null where none is broken."""
-    rows = table.num_rows
-    rule, value, threshold = pa.nulls(rows, pa.string()), pa.nulls(rows, pa.float64()), pa.nulls(rows, pa.float64())
-
-    def say(broken: pa.Array, name: str, found: pa.Array | None = None, limit: float | None = None) -> None:
-        nonlocal rule, value, threshold
-        now = pc.and_(pc.is_null(rule), pc.fill_null(broken, False))
-        rule = pc.if_else(now, name, rule)
-        if found is not None:
-            value, threshold = pc.if_else(now, found, value), pc.if_else(now, float(limit or 0), threshold)
-
-    for name, bound in where.items():
-        column = table[name].combine_chunks()
-        missing = pc.is_null(column, nan_is_null=True)
-        if bound.null == "drop":
-            say(missing, f"no_{name}")
-        if bound.one_of is not None:
-            known = pc.is_in(column.cast(pa.string()), value_set=pa.array(bound.one_of, pa.string()))
-            say(pc.and_(pc.invert(missing), pc.invert(known)), f"other_{name}")
-            continue
-        number = pc.round(pc.if_else(missing, None, column.cast(pa.float64())), PRECISION)
-        if bound.min is not None:
-            say(pc.less(number, bound.min), f"below_{name}", number, bound.min)
-        if bound.max is not None:
-            say(pc.greater(number, bound.max), f"above_{name}", number, bound.max)
-    return verdict_column(rule, value, threshold)
-
-
-class _Spared(NamedTuple):
-    rows: dict[str, np.ndarray]  # shard -> bool (rows,)
-    report: dict[str, Any]
-    remarks: list[str]
-
-
-def _spare(stage: Budget, quota: Quota, inputs: Inputs) -> _Spared:
-    """The rows that come back by the quota, and what each group lost to the bound."""
-    from curate.algorithms.quota import spare
-
-    own = {quota.column: stage.where[quota.column]}
-    others = {name: bound for name, bound in stage.where.items() if name != quota.column}
-    known: dict[Hashable, int] = {}
-    found: dict[str, list[np.ndarray]] = defaultdict(list)
-    sizes: dict[str, int] = {}
-    ids = []
-    for number, (shard, table) in enumerate(inputs.tables()):
-        rule = bound_verdicts(own, table).field("rule")
-        cut = np.asarray(pc.fill_null(pc.not_equal(rule, f"no_{quota.column}"), False))  # beyond min or max
-        counted = np.asarray(bound_verdicts(others, table).is_null()) & (cut | np.asarray(rule.is_null()))
-        if "origin" in table.column_names:
-            counted &= np.asarray(table["origin"].is_null())
-        tokens = np.nan_to_num(_numbers(table, "tokens"))
-        cost = np.ones(len(cut)) if stage.unit == "rows" else np.nan_to_num(_numbers(table, stage.unit))
-        group, place = _coded(known, table[quota.groups]), np.arange(len(cut))
-        for name, values in {"group": group, "cost": cost, "tokens": tokens, "cut": cut, "place": place}.items():
-            found[name].append(values[counted])
-        found["shard"].append(np.full(counted.sum(), number))
-        ids.append(table.select(["row_id", "file", "line"]).filter(pa.array(counted & cut)))
-        sizes[shard] = len(cut)
-    if not sizes:
-        return _Spared({}, {**quota.model_dump(), "by_group": []}, [])
-    every = {name: np.concatenate(values) for name, values in found.items()}
-    group, names = _in_order(known, every["group"])
-    drawn = pa.concat_tables(ids)
-    keys = {"draw": draws(drawn["row_id"].to_pylist(), stage.seed, "quota"), **{name: drawn[name] for name in drawn.column_names}}
-    back = spare(group, every["cost"], every["cut"], np.flatnonzero(every["cut"])[_sorted(keys)], quota.share)
-    rows = {shard: np.zeros(size, bool) for shard, size in sizes.items()}
-    for number, mask in enumerate(rows.values()):
-        mask[every["place"][back & (every["shard"] == number)]] = True
-    return _Spared(rows, *_losses(quota, names, group, every["tokens"], every["cut"] & ~back, back))
-
-
-def _losses(
-    quota: Quota, names: list[Any], group: np.ndarray, tokens: np.ndarray, cut: np.ndarray, spared: np.ndarray
-) -> tuple[dict[str, Any], list[str]]:
-    """For budget.json: what each group holds within the other bounds, what of it stays cut and what came back; and the worst of it in words."""
-
-    def of(rows: np.ndarray) -> list[dict[str, int]]:
-        counts, sums = np.bincount(group[rows], minlength=len(names)), np.bincount(group[rows], tokens[rows], minlength=len(names))
-        return [{"rows": int(count), "tokens": int(mass)} for count, mass in zip(counts, sums, strict=True)]
-
-    held, lost, back = of(np.ones(len(group), bool)), of(cut), of(spared)
-    by_group = [
-        {"group": name, **whole, "cut": gone, "spared": kept} for name, whole, gone, kept in zip(names, held, lost, back, strict=True)
-    ]
-    report = {**quota.model_dump(), "by_group": by_group}
-    if not (cut | spared).any():
-        return report, []
-    share = [gone["tokens"] / max(whole["tokens"], 1) for gone, whole in zip(lost, held, strict=True)]
-    most = [index for index in np.argsort(-np.array(share), kind="stable")[:3] if share[index]]
-    worst = ", ".join(f"{names[index]} ({share[index]:.0%}, {lost[index]['rows']:,} rows)" for index in most)
-    remark = f"the bound on {quota.column} alone takes {(cut | spared).sum():,} rows, of which the quota spares {spared.sum():,}"
-    return report, [remark + (f"; most of their tokens lose: {quota.groups} {worst}" if worst else "")]
 
 
 class _Rows(NamedTuple):
@@ -291,7 +170,7 @@ class _Pool:
         self.shards.append(shard)
         add = {name: values.append for name, values in ((name, self.columns[name]) for name in _GATHERED)}
         ids = table["row_id"].combine_chunks()
-        score = np.array(draws(ids.to_pylist(), stage.seed, "select")) if stage.by is None else _numbers(table, stage.by)
+        score = np.array(draws(ids.to_pylist(), stage.seed, "select")) if stage.by is None else numbers(table, stage.by)
         score = np.array([round(value, PRECISION) for value in score.tolist()], np.float64)
         origin = table["origin"] if "origin" in table.column_names else pa.nulls(rows, pa.string())
         made = np.asarray(origin.is_valid())
@@ -300,13 +179,13 @@ class _Pool:
         add["rows"](rows)
         add["position"](np.asarray(table["position"], np.int32))
         add["row_id"](ids.cast(pa.string()))
-        add["cost"](np.ones(rows) if stage.unit == "rows" else np.nan_to_num(_numbers(table, stage.unit)))
+        add["cost"](np.ones(rows) if stage.unit == "rows" else np.nan_to_num(numbers(table, stage.unit)))
         add["score"](score if stage.order == "highest" else -score)
-        add["group"](_coded(self.codes["group"], table[stage.groups]) if stage.groups else np.zeros(rows, np.int32))
-        add["file"](_coded(self.codes["file"], table["file"]))
+        add["group"](coded(self.codes["group"], table[stage.groups]) if stage.groups else np.zeros(rows, np.int32))
+        add["file"](coded(self.codes["file"], table["file"]))
         add["line"](table["line"].combine_chunks())
-        add["share"](_numbers(table, stage.share_by) if stage.share_by else np.empty(0))
-        add["gain"](_numbers(table, stage.gain_by) if stage.gain_by else np.empty(0))
+        add["share"](numbers(table, stage.share_by) if stage.share_by else np.empty(0))
+        add["gain"](numbers(table, stage.gain_by) if stage.gain_by else np.empty(0))
         add["made"](made)
         add["first"](made | nominated)
         if stage.replaces and made.any():
@@ -325,22 +204,22 @@ class _Pool:
         joined = {name: np.concatenate(self.columns[name]) if self.columns[name] else np.empty(0) for name in _ARRAYS}
         starts = np.concatenate([[0], np.cumsum(self.columns["rows"], dtype=np.int64)]).astype(np.int64)
         row_id = pa.chunked_array(self.columns["row_id"], pa.string())
-        group, names = _in_order(self.codes["group"], joined["group"])
+        group, names = in_order(self.codes["group"], joined["group"])
         names = names if self.stage.groups else [None] * bool(self.count)
         score = joined["score"]
         missing = np.isnan(score)
         keys = {
             "later": ~joined["first"].astype(bool), "missing": missing, "score": -np.where(missing, 0.0, score),
-            "row_id": row_id, "file": _in_order(self.codes["file"], joined["file"])[0], "line": pa.chunked_array(self.columns["line"], pa.int64()),
+            "row_id": row_id, "file": in_order(self.codes["file"], joined["file"])[0], "line": pa.chunked_array(self.columns["line"], pa.int64()),
         }  # fmt: skip
         concepts, by_id = None, None
         if self.stage.conflicts != "none":
             counts = np.concatenate([[0], *self.columns["concept_counts"]]).astype(np.int64)
-            by_id = _sorted({name: keys[name] for name in ("row_id", "file", "line")})
+            by_id = in_sequence({name: keys[name] for name in ("row_id", "file", "line")})
             concepts = np.cumsum(counts), np.concatenate([np.empty(0, np.uint64), *self.columns["concepts"]])
         return _Rows(
             self.shards, starts, joined["position"], row_id, joined["cost"], score, group, names, joined["share"], joined["gain"],
-            joined["made"].astype(bool), joined["first"].astype(bool), self._source(starts, joined["position"]), _sorted(keys), by_id, concepts,
+            joined["made"].astype(bool), joined["first"].astype(bool), self._source(starts, joined["position"]), in_sequence(keys), by_id, concepts,
         )  # fmt: skip
 
     def _source(self, starts: np.ndarray, position: np.ndarray) -> np.ndarray:
@@ -357,35 +236,8 @@ class _Pool:
         return source
 
 
-def _coded(known: dict[Hashable, int], column: pa.ChunkedArray) -> np.ndarray:
-    """Numbers, int32, for values: a value has the same one in every shard."""
-    encoded = column.combine_chunks().dictionary_encode()
-    here = [known.setdefault(value, len(known)) for value in [*encoded.dictionary.to_pylist(), *([None] if encoded.null_count else [])]]
-    return np.array(here, np.int32)[np.asarray(encoded.indices.fill_null(len(here) - 1))] if here else np.empty(0, np.int32)
-
-
-def _sorted(keys: dict[str, Any]) -> np.ndarray:
-    return np.asarray(pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])).astype(np.int64)
-
-
 _ARRAYS = ("position", "cost", "score", "group", "file", "share", "gain", "made", "first")
 _GATHERED = ("rows", "row_id", "line", "concept_counts", "concepts", *_ARRAYS)
-
-
-def _numbers(table: pa.Table, name: str) -> np.ndarray:
-    """A column as float64, NaN where it is null."""
-    try:
-        return table[name].cast(pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
-    except pa.ArrowException:
-        raise UserMistake(f"select: column '{name}' holds {table[name].type}, not numbers: name a column of scores") from None
-
-
-def _in_order(codes: dict[Hashable, int], values: np.ndarray) -> tuple[np.ndarray, list[Any]]:
-    """Codes renumbered in the order of what they stand for, null last; and that, in order."""
-    names = sorted(codes, key=lambda name: (name is None, str(type(name)), name if name is not None else 0))
-    renumbered = np.empty(max(len(codes), 1), np.int32)
-    renumbered[[codes[name] for name in names]] = np.arange(len(names))
-    return (renumbered[values.astype(np.int32)] if len(codes) else values.astype(np.int32)), names
 
 
 class _Decided(NamedTuple):

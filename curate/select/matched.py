@@ -18,7 +18,7 @@ from pydantic import Field
 
 from curate import models
 from curate.errors import UserMistake
-from curate.select.budget import Bound, bound_verdicts
+from curate.select._bounds import Bound, bound_verdicts, bounded_columns
 from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdict_column, write_decision
 
 
@@ -42,7 +42,7 @@ class Matched(Stage):
     unfingerprinted: ClassVar[frozenset[str]] = frozenset({"like"})
 
     def reads(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(("shard", "row_id", "file", "line", "tokens", "response_tokens", *self.where)))
+        return tuple(dict.fromkeys(("shard", "row_id", "file", "line", "tokens", "response_tokens", *bounded_columns(self.where))))
 
     def writes(self) -> pa.Schema:
         return pa.schema([("nominated", pa.bool_())] if self.nominate else [("verdict", VERDICT)])

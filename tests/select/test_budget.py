@@ -130,6 +130,16 @@ def test_bounds_come_before_the_budget(tmp_path):
     ]
 
 
+def test_a_row_that_keeps_the_other_bounds_is_not_held_to_one_with_unless(tmp_path):
+    """What is untypical falls only where the filter finds it bad as well; a null in `unless` keeps its bound."""
+    rows = [{"score": score, "harm": harm} for score, harm in ((0.1, 80.0), (0.1, 20.0), (0.9, 20.0), (0.1, None), (None, 20.0))]
+    where: dict[str, Any] = {"score": {"min": 0.5, "null": "drop", "unless": {"harm": {"min": 70}}}}
+    assert decide(tmp_path, rows, where=where) == [["kept", "below_score", "kept", "kept", "no_score"]]
+    where["score"]["unless"]["harm"]["null"] = "drop"
+    assert decide(tmp_path, rows, where=where) == [["kept", "below_score", "kept", "below_score", "no_score"]]
+    assert set(Budget(where=where).reads()) >= {"score", "harm"}
+
+
 def test_a_value_at_its_bound_is_within(tmp_path):
     rows = scored(0.3, 0.1 + 0.2, 0.2999)
     assert decide(tmp_path, rows, where={"score": {"max": 0.3}}) == [["kept", "kept", "kept"]]
