@@ -52,7 +52,8 @@ bench-filters: $(VENV)/installed  ## filters, rules of thumb, typicality; small 
 	$(BIN)/python benchmarks/filter_members.py --out benchmarks/results/filter_members.md
 	$(if $(DATATROVE),$(BIN)/python benchmarks/heuristics.py --peer $(DATATROVE) --out benchmarks/results/heuristics.md,@echo "rules of thumb: left out; give DATATROVE=PYTHON, the interpreter of an environment that has datatrove")
 	$(BIN)/python benchmarks/typicality.py --out benchmarks/results/typicality.md
-	$(BIN)/python benchmarks/filter_outcome.py --out benchmarks/results/filter_outcome.md
+	$(BIN)/python benchmarks/filter_outcome.py --tokens 180000 --out benchmarks/results/filter_outcome.md
+	$(BIN)/python benchmarks/perplexity_pass.py --out benchmarks/results/perplexity_pass.md
 
 bench-recovery: $(VENV)/installed  ## which rows repair a pruned model: hours, resumable; needs ../shared/data
 	$(BIN)/python benchmarks/recovery/proof.py --unit tokens --out benchmarks/results/recovery_tokens.md
