@@ -81,6 +81,9 @@ def versions() -> dict[str, str]:
     return {"python": ".".join(map(str, sys.version_info[:3])), **{name: _version(name) for name in names}}
 
 
+_READ: dict[Path, str] = {}  # hash of the syntax tree of each of our own files when this process first looked
+
+
 def code_hash(file: Path) -> str:
     """Hash of the syntax trees, without comments and docstrings, of a file and of the modules of ours it imports."""
     seen: dict[Path, str] = {}
@@ -100,7 +103,8 @@ def _parsed(path: Path) -> tuple[str, tuple[Path, ...]]:
     """Hash of a file's syntax tree and the files of ours it imports.
 
     Remembered on the disk by the file's place and content, since parsing takes 5 ms a file. Not by its time: two versions
-    with one time would let results of the old code pass for results of the new.
+    with one time would let results of the old code pass for results of the new. For that reason a file of this package must not
+    change while a process is at work: what it has imported is the old code.
     """
     from curate.models import cache_folder
 
@@ -112,6 +116,8 @@ def _parsed(path: Path) -> tuple[str, tuple[Path, ...]]:
         known = [tree, [str(file) for file in imported]]
         note.parent.mkdir(parents=True, exist_ok=True)
         write_text(note, json.dumps(known))
+    if path.is_relative_to(PACKAGE) and _READ.setdefault(path, known[0]) != known[0]:
+        raise UserMistake(f"{path} changed while the run was at work: what is finished is kept, run the same command again")
     return known[0], tuple(Path(file) for file in known[1])
 
 

@@ -11,6 +11,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from curate import fingerprint
+from curate.errors import UserMistake
+
 SCORERS = Path(__file__).parent / "scorers_for_tests"
 MASKED = {"pipeline": f"{SCORERS / '_masked.py'}:masked", "scorers": ["vowels"], "scorer_path": str(SCORERS)}
 
@@ -264,6 +267,19 @@ def test_comments_change_nothing_and_code_does(project, tmp_path):
     scorer.write_text(code.replace("aeiou", "aeiouy"))
     assert executed() == 1
     assert project.column("vowels")[2] == pytest.approx(sum(c in "aeiouy" for c in ANIMALS[2]) / len(ANIMALS[2]))
+
+
+def test_code_of_the_package_that_changes_under_a_working_process_stops_it(tmp_path, monkeypatch):
+    """What is imported is the old code: its results must not be recorded as the new code's. Comments may change."""
+    monkeypatch.setattr(fingerprint, "PACKAGE", tmp_path)
+    file = tmp_path / "stage.py"
+    file.write_text("x = 1\n")
+    before = fingerprint.code_hash(file)
+    file.write_text("x = 1  # one\n")
+    assert fingerprint.code_hash(file) == before
+    file.write_text("x = 2\n")
+    with pytest.raises(UserMistake, match="run the same command again"):
+        fingerprint.code_hash(file)
 
 
 def test_an_edited_scorer_is_seen_in_the_same_process(project, tmp_path):
