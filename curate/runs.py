@@ -85,7 +85,7 @@ class View:
     def table(self, shard: str) -> pa.Table:
         found = self._by_name[shard]
         table = read_columns(self.dataset.root, found, self._names(found))
-        hidden = hidden_rows(self.dataset.root, found, self.stage.hidden_by, self.dataset.kinds)
+        hidden = hidden_rows(self.dataset.root, found, self.stage.hidden_by | self.stage.fit_hidden_by, self.dataset.kinds)
         return table if hidden is None else table.filter(pc.invert(hidden))
 
     def types(self) -> Iterator[dict[str, pa.DataType]]:
@@ -155,7 +155,7 @@ class Run:
         tasks: list[Task] = []
         found: list[tuple[Task, Path, dict[str, Any]]] = []
         for shard in joined.shards:
-            task = Task(shard, digest([identity, self._input_hashes(stage, shard, joined.kinds)]))
+            task = Task(shard, digest([identity, self._input_hashes(stage, shard, joined.kinds, stage.hidden_by)]))
             self.touched[name].add(shard.name)
             record = records.by_shard.get(shard.name)
             if record and record["fingerprint"] == task.fingerprint and intact(self._file(name, stage, shard.name), record):
@@ -246,19 +246,19 @@ class Run:
                     f"there are: {', '.join(sorted(shard.columns))}. Add the step or scorer that makes it, or name another column"
                 )
 
-    def _input_hashes(self, stage: Stage, shard: Shard, kinds: Mapping[str, str]) -> dict[str, Any]:
+    def _input_hashes(self, stage: Stage, shard: Shard, kinds: Mapping[str, str], hidden_by: frozenset[str]) -> dict[str, Any]:
         """What of a shard this stage depends on: values of the columns it reads, and which rows are hidden from it."""
         names = [*stage.reads(), *(name for name in stage.reads_if_present() if name in shard.columns)]
         hashes: dict[str, Any] = {name: shard.columns[name].hash for name in names if name in shard.columns}
         if "shard" in names:
             hashes["shard"] = shard.name
         masks = []
-        for name in hiding_columns(shard, stage.hidden_by, kinds):
+        for name in hiding_columns(shard, hidden_by, kinds):
             kind = kinds.get(name.removesuffix(".verdict"), "other")
             masks += [
                 mask
                 for word in ("drop", "quarantine")
-                if hides(word, kind, stage.hidden_by) and (mask := shard.columns[name].masks.get(word, ""))
+                if hides(word, kind, hidden_by) and (mask := shard.columns[name].masks.get(word, ""))
             ]
         return {"rows": shard.rows, "columns": hashes, "hidden": masks}
 
@@ -268,7 +268,8 @@ class Run:
         """The artifact's folder and hash. A step called again in the same run applies what its first call fitted."""
         if name in self.artifacts:
             return self.artifacts[name]
-        seen = {shard.name: self._input_hashes(stage, shard, joined.kinds) for shard in joined.shards}
+        hidden_by = stage.hidden_by | stage.fit_hidden_by
+        seen = {shard.name: self._input_hashes(stage, shard, joined.kinds, hidden_by) for shard in joined.shards}
         wanted = digest([self._identity(name, stage), seen])
         folder = self._folder(name)
         record = read_json(folder / "artifact.json")
@@ -449,7 +450,10 @@ class Run:
         stage = stage.but(decisions=tuple(self.decisions), available=tuple(joined.names()))
         facts = self._begin("publish", stage)
         wanted = digest(
-            [self._identity("publish", stage), [(shard.name, self._input_hashes(stage, shard, joined.kinds)) for shard in joined.shards]]
+            [
+                self._identity("publish", stage),
+                [(shard.name, self._input_hashes(stage, shard, joined.kinds, stage.hidden_by)) for shard in joined.shards],
+            ]
         )
         versions = self.folder / "versions"
         versions.mkdir(exist_ok=True)

@@ -112,6 +112,8 @@ class Stage(BaseModel):
 
     # Which verdicts hide a row from this stage: "quarantine", "duplicate", "sample". Never a score.
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine"})
+    # Which verdicts hide a row from `fit` as well as those.
+    fit_hidden_by: ClassVar[frozenset[str]] = frozenset()
     # What this stage's own verdicts mean to later stages: "duplicate", "sample" or "other".
     verdict_kind: ClassVar[str] = "other"
     # True: the function returns new rows (a generator), not columns for the rows it was given.

@@ -247,6 +247,21 @@ def test_touched_files_are_not_read_as_changed(three_files):
     assert three_files.run()["executed"] == 0
 
 
+def test_a_model_looks_at_no_larger_share_of_dropped_rows_than_of_the_others(project):
+    """A score hides no row from a model; what hides is the sample, and rows that rules had dropped were once all looked at."""
+    texts = [f"row {number} says {'word ' * (3 + 17 * (number % 4 == 0))}" for number in range(400)]
+    project.file("texts.jsonl", *texts)
+    pipeline = f"{SCORERS / '_sampled.py'}:sampled"
+    project.recipe(
+        pipeline=pipeline, scorers=["heuristics", "vowels"], scorer_path=str(SCORERS), sample=20, heuristics={"min_word_count": 10}
+    )
+    facts = project.run()
+    assert facts["dropped"]["word_count_low"] == 300 and facts["kept"] == 20
+    looked = [value is not None for value in project.column("vowels")]
+    short = [fate for fate, number in zip(looked, range(400), strict=True) if number % 4]
+    assert sum(looked) - sum(short) == 20 and 30 < sum(short) < 100  # a fifth of 300 is 60
+
+
 def test_comments_change_nothing_and_code_does(project, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()

@@ -25,14 +25,15 @@ def draws(row_ids: list[str], seed: int, purpose: str) -> list[float]:
 class Sample(Stage):
     """Leaves rows out of the language-model stages, by a draw on the row's id (verdict: not_sampled).
 
-    A count becomes a bound on that draw when it is first fitted; new rows later face the same bound.
+    A count of rows that nothing has dropped becomes a bound on that draw when it is first fitted; new rows later face the same bound. So do rows
+    that were dropped before: a score never hides a row from a model, but a model looks at no more than the same share of them.
     """
 
     size: int | float | None = None  # rows, or a share below 1; None: every row
     seed: int = 0
 
     verdict_kind: ClassVar[str] = "sample"
-    hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "drop"})
+    fit_hidden_by: ClassVar[frozenset[str]] = frozenset({"drop"})
 
     def reads(self) -> tuple[str, ...]:
         return ("row_id",)
