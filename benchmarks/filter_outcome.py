@@ -28,10 +28,11 @@ from curate.audit import corpus
 from curate.audit import filter as audits
 from curate.engine import set_threads
 from curate.ledger import open_run
+from curate.score.language import identifier
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 HIGH = 0.1  # of the pool's text
-CUT = 70  # percentile: what the recipe drops is below it
+CUT = 73  # percentile: what the recipe drops is below it
 
 RECIPE = """pipeline: ingest
 scorers: [length, language, filter, ngram_perplexity]
@@ -39,6 +40,7 @@ ingest: {{path: {folder}/rows.jsonl, kind: text, keep: [role, quality_label, doc
 filter:
   trusted: {{where: {{role: trusted}}}}
   held_out_by: doc_type
+  words_within: language
 ngram_perplexity: {{trusted: {{where: {{role: trusted}}}}}}
 select: {{where: {{filter_percentile: {{min: {cut}}}}}}}
 """
@@ -84,8 +86,10 @@ def dropped(run: Path, judges: Path) -> list[str]:
             found[row["role"], row["doc_type"]].append([row[name] for name in columns])
             if row["doc_type"] == "page_with_boilerplate":
                 languages[f"pages in {row['language']}"].append([row[name] for name in columns])
+    identify = identifier()
     rows = [json.loads(line) for line in judges.read_text().split("\n") if line]
-    scored = settings.load(fitted)(pa.table({"text": pa.array([row["text"] for row in rows], pa.large_string())}))
+    language = [identify(row["text"])[0] for row in rows]
+    scored = settings.load(fitted)(pa.table({"text": pa.array([row["text"] for row in rows], pa.large_string()), "language": language}))
     for row, percentiles in zip(rows, scored.select(columns).to_pylist(), strict=True):
         found["judge, never seen", row["doc_type"]].append(list(percentiles.values()))
     most = sorted(languages.items(), key=lambda item: -len(item[1]))[:4]

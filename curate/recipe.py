@@ -82,8 +82,8 @@ class Recipe:
         return found
 
     def text_scorers(self) -> tuple[list[tuple[str, Stage]], list[tuple[str, Stage]]]:
-        """The recipe's scorers of text: those whose columns the filter reads (`filter.numbers`), and those that run after it."""
-        read = set(getattr(self.sections.get("filter"), "numbers", ()))
+        """The recipe's scorers of text: those whose columns the filter reads (`filter.numbers`, `filter.words_within`), and those that run after it."""
+        read = {*getattr(self.sections.get("filter"), "numbers", ()), getattr(self.sections.get("filter"), "words_within", None)}
         found = self.scorers_of("text")
         first = [(name, stage) for name, stage in found if read & set(stage.writes().names)]
         return first, [item for item in found if item not in first]

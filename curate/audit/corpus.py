@@ -84,7 +84,7 @@ def read_corpus(
         if name not in known:
             raise UserMistake(f"{ledger.folder} has no column '{name}': name one of its columns (`curate explain` shows them for a row)")
     columns = dict.fromkeys(
-        ["text", *own, *wanted, *settings.stored(), *settings.trusted.columns(), *([judge_where[0]] if judge_where else [])]
+        ["text", *own, *wanted, *settings.beside(), *settings.trusted.columns(), *([judge_where[0]] if judge_where else [])]
     )
     for shard in raw:
         table = ledger.dataset.read(shard, [name for name in columns if name in shard.columns])
@@ -107,12 +107,15 @@ def read_corpus(
     if not any(order >= 0 for order, *_ in found.values()):
         raise UserMistake("every row is trusted or a judge: there is no pool to audit the filter on")
     rows = list(found.values())
-    plain = [{name: row.get(name) for name in ("text", *settings.stored())} for *_, row in rows]
+    plain = [{name: row.get(name) for name in ("text", *settings.beside())} for *_, row in rows]
     types = {"text": pa.large_string()}
     for name in settings.stored():
         width = next((len(vector) for row in plain if isinstance(vector := row[name], list)), 0)
         types[name] = pa.list_(pa.float32(), width) if width else pa.float32()
-    table = pa.table({name: pa.array([row[name] for row in plain], types.get(name)) for name in ("text", *settings.stored())})
+    if settings.words_within:
+        types[settings.words_within] = pa.string()
+        plain = [{**row, settings.words_within: None if (value := row[settings.words_within]) is None else str(value)} for row in plain]
+    table = pa.table({name: pa.array([row[name] for row in plain], types.get(name)) for name in ("text", *settings.beside())})
     scores = {name: _numbers([row.get(name) for *_, row in rows]) for name in own}
     scores |= {
         name: (-1 if name.startswith("-") else 1) * _numbers([row.get(name.removeprefix("-")) for *_, row in rows]) for name in choose_by

@@ -145,9 +145,9 @@ def edited(corpus: Corpus, score: TableFunction, kept: float, seed: int, most: i
     shift  mean of the change, points of 100;  moved  mean of its size;  high  its 95th percentile;  crossed  share of rows that change sides of the cut
     """
     texts = corpus.texts()
-    order = sorted(range(len(texts)), key=lambda i: draw(seed, "edits", texts[i]))
-    some = [texts[i] for i in order[: 5 * most]]
-    before = _percentiles(score, some)
+    order = sorted(range(len(texts)), key=lambda i: draw(seed, "edits", texts[i]))[: 5 * most]
+    some, given = [texts[i] for i in order], corpus.table.take(pa.array(order, pa.int64()))
+    before = _percentiles(score, given)
     cut = 100 * (1 - kept)
     found = []
     made = [
@@ -157,7 +157,8 @@ def edited(corpus: Corpus, score: TableFunction, kept: float, seed: int, most: i
     for kind, name, changed in made:
         if changed:
             rows = [i for i, _ in changed[:most]]
-            after = _percentiles(score, [text for _, text in changed[:most]])
+            text = pa.array([text for _, text in changed[:most]], pa.large_string())
+            after = _percentiles(score, given.take(pa.array(rows, pa.int64())).set_column(0, "text", text))
             change = after - before[rows]
             found.append({
                 "kind": kind, "edit": name, "rows": len(rows), "shift": float(change.mean()), "moved": float(np.abs(change).mean()),
@@ -166,8 +167,8 @@ def edited(corpus: Corpus, score: TableFunction, kept: float, seed: int, most: i
     return found
 
 
-def _percentiles(score: TableFunction, texts: list[str]) -> np.ndarray:
-    return score(pa.table({"text": pa.array(texts, pa.large_string())})).column("filter_percentile").to_numpy().astype(np.float64)
+def _percentiles(score: TableFunction, table: pa.Table) -> np.ndarray:
+    return score(table).column("filter_percentile").to_numpy().astype(np.float64)
 
 
 # ---- all of it -------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction
 FOLDS = 5  # one row in five is not seen by the model that scores it
 LEVELS = 1000  # steps of a percentile table
 BINS = 20
+FEW = 100  # pool texts of a value of `words_within`: fewer are held against all
 MANY = 0.05  # of the trusted rows: where more are set aside, the fit says so
 _LISTED = 50  # rows set aside that info.json shows
 _SOURCES = 10  # no more values of `held_out_by` than that are left out one by one
@@ -40,12 +41,13 @@ _SOURCES = 10  # no more values of `held_out_by` than that are left out one by o
 
 @dataclass
 class Examples:
-    """Rows to train on. table  text and, for the embedding, vectors; positive  bool (rows,), trusted; fold  int (rows,); source  str or None of each row."""
+    """Rows to train on. table  text and, for the embedding, vectors; positive  bool (rows,), trusted; fold  int (rows,); source, group  str or None of each row."""
 
     table: pa.Table
     positive: np.ndarray
     fold: np.ndarray
     source: list[str | None]
+    group: np.ndarray
 
     def mass(self) -> np.ndarray:
         """Bytes of each text, float64 (rows,)."""
@@ -59,7 +61,30 @@ class Examples:
 
     def only(self, rows: np.ndarray) -> Examples:
         kept = np.flatnonzero(rows)
-        return Examples(self.table.take(kept), self.positive[rows], self.fold[rows], [self.source[i] for i in kept])
+        return Examples(self.table.take(kept), self.positive[rows], self.fold[rows], [self.source[i] for i in kept], self.group[kept])
+
+
+@dataclass
+class Levels:
+    """What percentiles are read from: scores of the pool at equal steps of its text.
+
+    members   float64 (members, LEVELS);  combined  float64 (LEVELS,)
+    words     of the member `words`, for texts of one value of `words_within`: value -> float64 (LEVELS,)
+    """
+
+    members: np.ndarray
+    words: dict[str, np.ndarray]
+    combined: np.ndarray
+
+    def save(self, path: Path) -> None:
+        groups = sorted(self.words)
+        words = np.array([self.words[group] for group in groups]).reshape(len(groups), LEVELS)
+        np.savez(path, members=self.members, combined=self.combined, groups=np.array(groups, np.str_), words=words)
+
+    @staticmethod
+    def read(path: Path) -> Levels:
+        with np.load(path, allow_pickle=False) as found:
+            return Levels(found["members"], dict(zip(found["groups"].tolist(), found["words"], strict=True)), found["combined"])
 
 
 class Filter(Stage):
@@ -72,6 +97,8 @@ class Filter(Stage):
     quality            where `labels` are given
 
     members      words, lines, embedding, scores: see _members.py. embedding reads the column `column`, scores the columns `numbers`
+    words_within  a column, such as `language`: by its words a text is held against pool texts of its own value alone (of values with few, against all). Words
+                 know the language of the trusted texts before anything else, and without this every text of another one is below any cut
     combine      mean, max (a row that any member likes: Nemotron-CC) or min
     labels       quality label: its lowest bin, such as {low: 0, medium: 7, high: 18}
     set_aside    share of the trusted rows that are not trained on: those that models trained without them find least like the others
@@ -90,6 +117,7 @@ class Filter(Stage):
     set_aside: float = Field(0.02, ge=0, lt=1)
     like_pool: float = Field(50, ge=0, le=100)
     held_out_by: str | None = None
+    words_within: str | None = None
     column: str = "vector"
     numbers: tuple[str, ...] = ()
     pool_sample: int = Field(20_000, ge=10)
@@ -119,6 +147,8 @@ class Filter(Stage):
             raise ValueError(
                 "members: `scores` reads the columns that `numbers` names: give both, {members: [words, scores], numbers: [classifier]}"
             )
+        if self.words_within and "words" not in self.members:
+            raise ValueError(f"words_within: {self.words_within} is for the member words: add it to members, or leave words_within out")
         if self.stored() and self.trusted.path:
             raise ValueError(
                 "members: texts of trusted.path have no stored vectors or scores: leave embedding and scores out, or name trusted rows by trusted.where"
@@ -129,8 +159,12 @@ class Filter(Stage):
         """Columns beside the text that members read."""
         return (*((self.column,) if "embedding" in self.members else ()), *self.numbers)
 
+    def beside(self) -> tuple[str, ...]:
+        """Columns beside the text that are read."""
+        return (*self.stored(), *([self.words_within] if self.words_within else ()))
+
     def reads(self) -> tuple[str, ...]:
-        return ("text", *self.stored())
+        return ("text", *self.beside())
 
     def reads_if_present(self) -> tuple[str, ...]:
         """Generated rows carry none of the user's columns: they are judged, never trusted."""
@@ -150,17 +184,17 @@ class Filter(Stage):
         return Resources(memory=768 << 20)
 
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
-        """Writes weights-MEMBER.npy float32 (FOLDS, columns), levels.npy float64 (members + 1, LEVELS) and info.json."""
+        """Writes weights-MEMBER.npy float32 (FOLDS, columns), levels.npz (see `Levels`) and info.json."""
         found = self._examples(inputs)
         found.check("give 50 or more")
         _, scores, levels = self._cross_fit(found)
-        combined = self._combined(scores, levels)[0]
-        aside = self._aside(found, combined, _percentiles(combined, levels[-1]))
+        combined = self._combined(scores, levels, found.group)[0]
+        aside = self._aside(found, combined, _percentiles(combined, levels.combined))
         listed = [found.table.column("text")[int(i)].as_py()[:200] for i in np.flatnonzero(aside)[:_LISTED]]
         found = found.only(~aside)
         found.check("lower set_aside and like_pool")
         weights, scores, levels = self._cross_fit(found)
-        combined, parts = self._combined(scores, levels)
+        combined, parts = self._combined(scores, levels, found.group)
         lengths = np.log(np.maximum(found.mass(), 1))
         low, high = roc.auc_interval(combined, found.positive)
         by_length = roc.auc(lengths, found.positive)
@@ -188,11 +222,11 @@ class Filter(Stage):
         folder.mkdir(parents=True, exist_ok=True)
         for name, (vectors, _) in weights.items():
             np.save(folder / f"weights-{name}.npy", vectors)
-        np.save(folder / "levels.npy", levels)
+        levels.save(folder / "levels.npz")
         (folder / "info.json").write_text(json.dumps(info, indent=2, sort_keys=True) + "\n")
 
     def load(self, folder: Path) -> TableFunction:
-        levels = np.load(folder / "levels.npy")
+        levels = Levels.read(folder / "levels.npz")
         bias = json.loads((folder / "info.json").read_text())["bias"]
         weights = {name: np.load(folder / f"weights-{name}.npy") for name in self.members}
         members = self._looks()
@@ -200,8 +234,8 @@ class Filter(Stage):
         def score(table: pa.Table) -> pa.Table:
             fold = self._folds(table.column("text").to_pylist())
             scores = [member.products(table, weights[member.name], fold) + np.array(bias[member.name])[fold] for member in members]
-            combined, parts = self._combined(scores, levels)
-            percentile = _percentiles(combined, levels[-1])
+            combined, parts = self._combined(scores, levels, self._groups(table))
+            percentile = _percentiles(combined, levels.combined)
             columns = {
                 "filter_score": combined.astype(np.float32),
                 "filter_percentile": percentile.astype(np.float32),
@@ -225,12 +259,16 @@ class Filter(Stage):
         """Which model scores each text: the one that was not trained on it nor on a copy of it."""
         return np.array([draw(self.seed, "held out", text[: self.characters]) % FOLDS for text in texts], np.int64)
 
-    def _cross_fit(self, found: Examples) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[np.ndarray], np.ndarray]:
+    def _groups(self, table: pa.Table) -> np.ndarray:
+        """The value of `words_within` of each row, as words; "" where there is none."""
+        if self.words_within is None:
+            return np.full(table.num_rows, "", object)
+        return np.array(pc.fill_null(table.column(self.words_within).cast(pa.string()), "").to_pylist(), object)
+
+    def _cross_fit(self, found: Examples) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[np.ndarray], Levels]:
         """({member: weights (FOLDS, columns) and biases (FOLDS,)}, each member's score of every row by the model that did not see it, levels)."""
         weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         scores: list[np.ndarray] = []
-        levels: list[np.ndarray] = []
-        pool, mass = ~found.positive, found.mass()
         for member in self._looks():
             vectors = member.features(found.table)
             fitted = []
@@ -241,13 +279,30 @@ class Filter(Stage):
             del vectors
             own, bias = weights[member.name]
             scores.append(member.products(found.table, own, found.fold) + np.round(bias, 9)[found.fold])
-            levels.append(_levels(scores[-1][pool], mass[pool]))
-        combined, _ = self._combined(scores, np.array(levels))
-        return weights, scores, np.array([*levels, _levels(combined[pool], mass[pool])])
+        return weights, scores, self._levels(scores, found, np.ones(len(found.fold), bool))
 
-    def _combined(self, scores: list[np.ndarray], levels: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    def _levels(self, scores: list[np.ndarray], found: Examples, rows: np.ndarray) -> Levels:
+        """Levels of the pool rows among `rows`, bool; `scores` of all."""
+        pool, mass = rows & ~found.positive, found.mass()
+        words: dict[str, np.ndarray] = {}
+        if self.words_within and "words" in self.members:
+            own = scores[self.members.index("words")]
+            for group in sorted(set(found.group[pool]) - {""}):
+                same = pool & (found.group == group)
+                if same.sum() >= FEW:
+                    words[group] = _levels(own[same], mass[same])
+        levels = Levels(np.array([_levels(score[pool], mass[pool]) for score in scores]), words, np.zeros(LEVELS))
+        combined, _ = self._combined([score[pool] for score in scores], levels, found.group[pool])
+        levels.combined = _levels(combined, mass[pool])
+        return levels
+
+    def _combined(self, scores: list[np.ndarray], levels: Levels, group: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """(combined score in [0, 1], percentile of each member in [0, 100])"""
-        parts = [_percentiles(score, level) for score, level in zip(scores, levels, strict=False)]
+        parts = [_percentiles(score, level) for score, level in zip(scores, levels.members, strict=True)]
+        for value, level in levels.words.items():
+            same = group == value
+            place = self.members.index("words")
+            parts[place][same] = _percentiles(scores[place][same], level)
         stacked = np.array(parts)
         combined = stacked.mean(axis=0) if self.combine == "mean" else stacked.max(axis=0) if self.combine == "max" else stacked.min(axis=0)
         return combined / 100, parts
@@ -277,33 +332,32 @@ class Filter(Stage):
         for source in own[:_SOURCES] if len(own) > 1 else []:
             is_source = np.array([value == source for value in found.source])
             left_out = np.where(found.positive, is_source, found.fold == 0)
-            parts = []
+            scores = []
             for member in self._looks():
                 vectors = member.features(found.table)
                 seen = np.flatnonzero(~left_out & ~is_source)
                 weights, _ = training.fit_logistic(vectors[seen], found.positive[seen], self.strength, scaled=member.name == "scores")
-                parts.append((vectors @ weights)[left_out])
-            pool, mass = ~found.positive[left_out], found.mass()[left_out]
-            combined, _ = self._combined(parts, np.array([_levels(part[pool], mass[pool]) for part in parts]))
-            result[source] = round(roc.auc(combined, ~pool), 6)
+                scores.append(vectors @ weights)
+            combined, _ = self._combined(scores, self._levels(scores, found, left_out), found.group)
+            result[source] = round(roc.auc(combined[left_out], found.positive[left_out]), 6)
         return result
 
     def _examples(self, inputs: Inputs) -> Examples:
         """Trusted rows in their order, and the pool rows with the smallest draws: no text twice, none in both."""
         trusted: dict[str, _Row] = {}
         if self.trusted.path:
-            trusted = dict.fromkeys((text[: self.characters] for text in self.trusted.texts(inputs, "filter")), (0, None, ()))
+            trusted = dict.fromkeys((text[: self.characters] for text in self.trusted.texts(inputs, "filter")), (0, None, "", ()))
         else:
             for table, mask in self.trusted.marked(inputs, "filter"):
-                for text, source, stored in self._picked(table, mask):
-                    trusted.setdefault(text, (0, source, stored))
+                for text, source, group, stored in self._picked(table, mask):
+                    trusted.setdefault(text, (0, source, group, stored))
         if not trusted:
             raise self.trusted.none_found("filter")
         pool: dict[str, _Row] = {}
         for table, mask in self.trusted.marked(inputs, "filter"):
-            for text, source, stored in self._picked(table, ~mask):
+            for text, source, group, stored in self._picked(table, ~mask):
                 if text not in trusted and text not in pool:
-                    pool[text] = (draw(self.seed, "pool", text), source, stored)
+                    pool[text] = (draw(self.seed, "pool", text), source, group, stored)
             if len(pool) > 2 * self.pool_sample:  # memory stays bounded; what is cut could not be chosen any more
                 pool = self._smallest(pool)
         if not pool:
@@ -311,28 +365,30 @@ class Filter(Stage):
         rows = {**trusted, **self._smallest(pool)}
         columns: dict[str, Any] = {"text": pa.array(list(rows), pa.large_string())}
         for place, name in enumerate(self.stored()):
-            values = [stored[place] for _, _, stored in rows.values()]
+            values = [stored[place] for *_, stored in rows.values()]
             width = len(values[0]) if isinstance(values[0], np.ndarray) else 0
             columns[name] = pa.array(values, pa.list_(pa.float32(), width) if width else pa.float32())
         positive = np.arange(len(rows)) < len(trusted)
-        return Examples(pa.table(columns), positive, self._folds(list(rows)), [source for _, source, _ in rows.values()])
+        groups = np.array([group for _, _, group, _ in rows.values()], object)
+        return Examples(pa.table(columns), positive, self._folds(list(rows)), [source for _, source, _, _ in rows.values()], groups)
 
-    def _picked(self, table: pa.Table, mask: np.ndarray) -> Iterator[tuple[str, str | None, tuple[Any, ...]]]:
-        """(text, cut to what is read; its value of `held_out_by`; its stored vector and numbers) of the rows under the mask."""
+    def _picked(self, table: pa.Table, mask: np.ndarray) -> Iterator[tuple[str, str | None, str, tuple[Any, ...]]]:
+        """(text, cut to what is read; its values of `held_out_by` and `words_within`; its stored vector and numbers) of the rows under the mask."""
         found = table.filter(pa.array(mask))
         there = self.held_out_by is not None and self.held_out_by in found.column_names
         sources = found.column(self.held_out_by).cast(pa.string()).to_pylist() if there else [None] * found.num_rows
         stored: list[Any] = [_members.vectors(found, self.column)] if "embedding" in self.members else []
         numbers = _members.scores(found, self.numbers)
         stored += [np.where(numbers[:, 2 * n + 1] > 0, numbers[:, 2 * n], np.nan) for n in range(len(self.numbers))]
+        groups = self._groups(found)
         for i, (text, source) in enumerate(zip(found.column("text").to_pylist(), sources, strict=True)):
-            yield text[: self.characters], source, tuple(values[i] for values in stored)
+            yield text[: self.characters], source, groups[i], tuple(values[i] for values in stored)
 
     def _smallest(self, pool: dict[str, _Row]) -> dict[str, _Row]:
         return dict(sorted(pool.items(), key=lambda item: (item[1][0], item[0]))[: self.pool_sample])
 
 
-_Row = tuple[int, str | None, tuple[Any, ...]]  # draw, value of `held_out_by`, what is stored of the row
+_Row = tuple[int, str | None, str, tuple[Any, ...]]  # draw, values of `held_out_by` and `words_within`, what is stored of the row
 
 
 def _levels(scores: np.ndarray, mass: np.ndarray) -> np.ndarray:

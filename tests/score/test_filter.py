@@ -72,7 +72,7 @@ def test_the_artifact_does_not_depend_on_how_the_corpus_is_cut(tmp_path, cut):
     small = STAGE.but(pool_sample=60)
     fitted(small, tmp_path / "a", table)
     fitted(small, tmp_path / "b", table.slice(0, cut), table.slice(cut))
-    for name in ("weights-words.npy", "weights-lines.npy", "levels.npy", "info.json"):
+    for name in ("weights-words.npy", "weights-lines.npy", "levels.npz", "info.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -122,6 +122,31 @@ def test_all_trusted_rows_that_look_like_the_pool_are_set_aside_and_the_fit_says
     info = fitted(STAGE.but(set_aside=0, like_pool=95), tmp_path / "all", table)
     assert set(planted) <= set(info["set_aside"]) and "read them" in info["remarks"][-1]
     assert "remarks" not in fitted(STAGE.but(set_aside=0, like_pool=0), tmp_path / "none", table)
+
+
+GERMAN = ["wir", "haben", "heute", "ein", "neues", "Angebot", "und", "morgen", "kommt", "noch", "mehr", "davon", "in", "den", "Laden"]
+
+
+def test_words_hold_a_text_against_texts_of_its_own_language_alone(tmp_path):
+    """Trusted texts are English. By the words the best of 150 German pool texts are below a fifth of the pool; held against one another half of them are in the better half."""
+    generator = np.random.default_rng(3)
+    english = corpus().append_column("language", pa.array(["en"] * 600))
+    texts = [sentence(GERMAN, generator) + (f" {' '.join(WIKI[:3])}" if number % 3 == 0 else "") for number in range(150)]
+    german = pa.table({"text": pa.array(texts, pa.large_string()), "source": ["web"] * 150, "language": ["de"] * 150})
+    rare = pa.table({"text": pa.array([f"un mot {i}" for i in range(9)], pa.large_string()), "source": ["web"] * 9, "language": [None] * 9})
+    table = pa.concat_tables([english, german, rare.cast(english.schema)])
+    plain, within = STAGE.but(members=("words",)), STAGE.but(members=("words",), words_within="language")
+    found = {}
+    for name, stage in (("plain", plain), ("within", within)):
+        fitted(stage, tmp_path / name, table)
+        found[name] = stage.load(tmp_path / name)(table).column("filter_words").to_numpy()
+    half = found["within"][600:750]
+    assert found["plain"][600:750].max() < 85 and half.max() > 98
+    assert abs(np.mean(half < 50) - 0.5) < 0.1 and half[::3].mean() > half[1::3].mean() + 20  # words of the trusted texts count among them
+    np.testing.assert_array_equal(found["within"][750:], found["plain"][750:])  # too few: against all
+    assert within.reads() == ("text", "language") and plain.reads() == ("text",)
+    parts = [within.load(tmp_path / "within")(part).column("filter_words").to_numpy() for part in (table.slice(0, 611), table.slice(611))]
+    np.testing.assert_array_equal(np.concatenate(parts), found["within"])
 
 
 def test_each_member_is_a_column_and_any_may_decide(tmp_path):
@@ -195,6 +220,8 @@ def test_mistakes_end_with_the_remedy(tmp_path):
             STAGE.but(**wrong)
     with pytest.raises(ValidationError, match="stored vector"):
         Filter(trusted=Trusted(path="a.jsonl"), members=("embedding",))
+    with pytest.raises(ValidationError, match="add it to members"):
+        STAGE.but(members=("lines",), words_within="language")
     with pytest.raises(ValidationError, match="no columns"):
         Filter(trusted=Trusted(path="a.jsonl"), held_out_by="source")
     with pytest.raises(UserMistake, match="lower set_aside"):
