@@ -76,7 +76,8 @@ class Student(Stage):
         return pa.schema([("student_loss", pa.float32()), ("student_perplexity", pa.float32())])
 
     def identity(self) -> dict[str, Any]:
-        return {**self.trusted.identity("student"), **models.execution_identity("float32", compiles=True)}
+        # Asked in float32; trained in the type that is fastest here (training.py), which the weights depend on.
+        return {**self.trusted.identity("student"), **models.execution_identity("float32", compiles=True), "trained_in": models.dtype()}
 
     def resources(self) -> Resources:
         return Resources(gpus=models.gpus_wanted(), memory=1 << 30)

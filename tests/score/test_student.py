@@ -43,6 +43,15 @@ def test_texts_like_the_trusted_ones_are_foretold_better(tmp_path):
     np.testing.assert_allclose(parts, loss, rtol=1e-5)
 
 
+def test_the_type_that_it_is_trained_in_is_part_of_what_it_is(monkeypatch):
+    """Two machines, one of which trains in bfloat16, make other weights: one must not pass for the other."""
+    found = set()
+    for dtype in ("float32", "bfloat16"):
+        monkeypatch.setattr("curate.models.dtype", lambda kind=None, dtype=dtype: dtype)
+        found.add(json.dumps(STAGE.identity(), sort_keys=True))
+    assert len(found) == 2
+
+
 def test_mistakes_end_with_the_remedy(tmp_path):
     with pytest.raises(UserMistake, match="check the value"):
         STAGE.but(trusted=Trusted(where={"source": "book"})).fit(Shards(corpus()), None, tmp_path)
