@@ -180,8 +180,7 @@ def _dequantise(gguf: Path, out: Path) -> None:
     # Rebuilt from the configuration, so that nothing of the GGUF loader stays in what is saved.
     plain = transformers.AutoModelForCausalLM.from_config(loaded.config).float()
     plain.load_state_dict(loaded.state_dict())
-    plain.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    save(plain, tokenizer, out)
 
 
 # ---- what runs a model, known without torch ------------------------------------------------------------------

@@ -143,8 +143,7 @@ def write_checkpoint(model: Any, tokenizer: Any, note: dict[str, Any], out: Path
     attempt = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         with torch.inference_mode():
-            model.save_pretrained(attempt)
-        tokenizer.save_pretrained(attempt)
+            models.save(model, tokenizer, attempt)
         (attempt / models.PRUNING_NOTE).write_text(json.dumps(note, indent=2) + "\n")
         settings = ", ".join(f"{name} {value}" for name, value in note["settings"].items() if value is not None)
         (attempt / "README.md").write_text(CARD.format_map({**note, "settings": settings, "note": models.PRUNING_NOTE}))
