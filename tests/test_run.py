@@ -251,7 +251,7 @@ def test_a_model_looks_at_no_larger_share_of_dropped_rows_than_of_the_others(pro
     """A score hides no row from a model; what hides is the sample, and rows that rules had dropped were once all looked at."""
     texts = [f"row {number} says {'word ' * (3 + 17 * (number % 4 == 0))}" for number in range(400)]
     project.file("texts.jsonl", *texts)
-    pipeline = f"{SCORERS / '_sampled.py'}:sampled"
+    pipeline = f"{SCORERS / '_masked.py'}:sampled"
     project.recipe(
         pipeline=pipeline, scorers=["heuristics", "vowels"], scorer_path=str(SCORERS), sample=20, heuristics={"min_word_count": 10}
     )
