@@ -98,7 +98,7 @@ class Filter(Stage):
 
     members      words, lines, embedding, scores: see _members.py. embedding reads the column `column`, scores the columns `numbers`
     words_within  a column, such as `language`: by its words a text is held against pool texts of its own value alone (of values with few, against all). Words
-                 know the language of the trusted texts before anything else, and without this every text of another one is below any cut
+                 know the language of the trusted texts before anything else, and without this they put texts of another one below its own
     combine      mean, max (a row that any member likes: Nemotron-CC) or min
     labels       quality label: its lowest bin, such as {low: 0, medium: 7, high: 18}
     set_aside    share of the trusted rows that are not trained on: those that models trained without them find least like the others
@@ -285,7 +285,7 @@ class Filter(Stage):
         """Levels of the pool rows among `rows`, bool; `scores` of all."""
         pool, mass = rows & ~found.positive, found.mass()
         words: dict[str, np.ndarray] = {}
-        if self.words_within and "words" in self.members:
+        if self.words_within:
             own = scores[self.members.index("words")]
             for group in sorted(set(found.group[pool]) - {""}):
                 same = pool & (found.group == group)
