@@ -146,6 +146,7 @@ class OnRay:
         """How many workers: what was asked for, else as many as cores, memory and devices allow."""
         ray = self._start()
         total = ray.cluster_resources()
+        tasks = min(tasks, resources.workers or tasks)
         if resources.gpus:
             devices = int(total.get("GPU", 0) // resources.gpus)
             if not devices:

@@ -65,6 +65,12 @@ class Recipe:
         """Source name -> priority, as `ingest.sources` states them."""
         return {source.name: source.priority for source in self.sections["ingest"].sources or ()}
 
+    def gate_of(self, **defaults: Any) -> Stage:
+        """The gate, which knows the rewrite's own prompt files; `defaults` for settings that the recipe leaves out."""
+        gate = self.sections["gate"]
+        known = {"prompts": self.sections["rewrite"].prompts if self.has("rewrite") else None, **defaults}
+        return gate.but(**{name: value for name, value in known.items() if name not in gate.model_fields_set})
+
     def token_unit(self) -> str:
         """What `tokens` counts in this recipe: a tokenizer's tokens, or words where no model is named."""
         return "tokens" if getattr(self.sections.get("tokens"), "model", None) else "words"

@@ -70,12 +70,13 @@ def verdict_column(
 
 
 class Resources(BaseModel):
-    """What one worker of a stage needs. `memory` is in bytes, `cpus` in cores, `gpus` in devices."""
+    """What one worker of a stage needs. `memory` is in bytes, `cpus` in cores, `gpus` in devices; `workers`: no more of them at a time."""
 
     model_config = ConfigDict(frozen=True)
     cpus: float = 1.0
     gpus: float = 0.0
     memory: int = 256 << 20
+    workers: int | None = None
 
 
 class Inputs(Protocol):

@@ -23,7 +23,8 @@ STEPS = {
     "rewrite": "generate.rewrite?",
     "antidote": "generate.antidote?",
     "gate": "generate.gate",
-    "antidote_gate": "generate.antidote_gate",
+    "manifold_gate": "generate.manifold_gate",
+    "batch_gate": "generate.batch_gate",
     "dedup": "dedup.union",
     "publish": "publish.dataset",
 }
@@ -64,8 +65,9 @@ def pretraining(run, recipe):
     scores += ask(rows)
     scores += compared(rows, scores)
     if new:
-        run.step("gate", recipe.gate, union(*new))
-        run.step("antidote_gate", recipe.antidote_gate, rows, unique, vectors)
+        run.step("gate", recipe.gate_of(quality="filter_score"), rows, *scores)
+        run.step("manifold_gate", recipe.manifold_gate, rows, unique, vectors)
+        run.step("batch_gate", recipe.batch_gate, run.everything(rows))
     run.step("dedup", recipe.dedup.but(priority=recipe.priorities()), run.everything(rows))
     run.step("select", recipe.select, run.everything(rows), nominated, *scores)
     run.publish(recipe.publish, rows, *scores)

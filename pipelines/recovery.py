@@ -27,7 +27,8 @@ STEPS = {
     "rewrite": "generate.rewrite?",
     "antidote": "generate.antidote?",
     "gate": "generate.gate",
-    "antidote_gate": "generate.antidote_gate",
+    "manifold_gate": "generate.manifold_gate",
+    "batch_gate": "generate.batch_gate",
     "dedup": "dedup.union",
     "publish": "publish.dataset",
 }
@@ -84,8 +85,9 @@ def recovery(run, recipe):
     scores += ask(rows, scores)
     scores += compared(rows, scores)
     if new:
-        run.step("gate", recipe.gate, union(*new))
-        run.step("antidote_gate", recipe.antidote_gate, rows, unique, vectors)
+        run.step("gate", recipe.gate_of(), rows, *scores)
+        run.step("manifold_gate", recipe.manifold_gate, rows, unique, vectors)
+        run.step("batch_gate", recipe.batch_gate, run.everything(rows))
     scores += in_order(rows, vectors, scores)
     run.step("dedup", recipe.dedup.but(priority=recipe.priorities()), run.everything(rows))
     run.step("select", recipe.select, run.everything(rows), nominated, *scores)

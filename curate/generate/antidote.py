@@ -2,7 +2,7 @@
 
 After Li, Xia and Liu, "Learning Antidote Data to Individual Unfairness" (ICML 2023, arXiv 2211.15897), which learns a
 generator for tables; for text the exchange is by lexicon, all forms at once in prompt and response. Everything else
-stays letter by letter, apart from `a` and `an` before an exchanged word. `antidote_gate.py` then asks whether the result
+stays letter by letter, apart from `a` and `an` before an exchanged word. `manifold_gate.py` then asks whether the result
 lies where real rows lie.
 
 A row where the attribute is content must not be exchanged. It is left out when, in this order of counting:

@@ -28,7 +28,7 @@ _MISTAKE = {401, 403, 404, 405}
 
 
 class EndpointBackend(BaseModel):
-    """Limits hold per worker. The key is read from the environment variable `api_key_env`, when one is named.
+    """Limits hold for a run: one worker asks. The key is read from the environment variable `api_key_env`, when one is named.
 
     `revision`: what the operator says the model is; part of the identity, because an endpoint cannot be hashed.
     """
@@ -66,7 +66,8 @@ class Endpoint:
                 raise UserMistake(f"the environment variable {settings.api_key_env} is not set: export {settings.api_key_env}=...")
             self._key_value = os.environ[settings.api_key_env]
 
-    def tokens(self, text: str) -> int:
+    @staticmethod
+    def tokens(text: str) -> int:
         """A server keeps its tokenizer to itself: four bytes count as a token."""
         return -(-len(text.encode()) // 4)
 

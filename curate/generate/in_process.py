@@ -7,7 +7,7 @@ not asked for again, but they do not change the plan: the rows that are missing 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,12 +53,7 @@ class InProcess:
         self.model, self.tokenizer = models.load_causal_lm(settings.model, settings.dtype)
         self.identity = models.identity(settings.model)
         self.label = self.identity[:16]
-        self.special_tokens: tuple[str, ...] = tuple(
-            sorted({*self.tokenizer.all_special_tokens, *(token.content for token in self.tokenizer.added_tokens_decoder.values())})
-        )
-
-    def tokens(self, text: str) -> int:
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        self.tokens, self.special_tokens = token_counter(self.tokenizer)
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
         """One response per request, in order. A prompt that leaves no room for an answer is refused."""
@@ -119,6 +114,12 @@ class InProcess:
         stop = next((place for place, token in enumerate(ids) if token in ends), None)
         text = self.tokenizer.decode(ids[:stop], skip_special_tokens=True).strip()
         return Response(text, "length" if stop is None else "stop")
+
+
+def token_counter(tokenizer: Any) -> tuple[Callable[[str], int], tuple[str, ...]]:
+    """What counts the tokens of a text, and the tokens that no text may hold."""
+    special = {*tokenizer.all_special_tokens, *(token.content for token in tokenizer.added_tokens_decoder.values())}
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]), tuple(sorted(special))
 
 
 def batches(sizes: Sequence[int], budget: int) -> list[range]:

@@ -1,5 +1,8 @@
 """The prompt around a document: a file with placeholders, fences, and markers made harmless.
 
+A prompt file is a task. It may begin with what the task makes and what `gate.py` holds its output to, as YAML between two
+lines of three dashes; `Rules` lists the keys. The text after that is what the model is shown.
+
 A document is hostile material. It is put between two lines that it cannot contain (spotlighting by delimiters, Hines et
 al. 2024), and whatever could be taken for a model's own control token is broken up. Neither makes a model immune;
 `gate.py` judges what comes out.
@@ -10,8 +13,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curate.errors import UserMistake
 
@@ -25,18 +31,44 @@ MARKERS = re.compile(
 _TAGS = re.compile("[\U000e0000-\U000e007f]")  # invisible letters, readable to a tokenizer
 
 
+class Rules(BaseModel):
+    """What a task makes, and what its output is held to.
+
+    makes           text, for a document; response or prompt, for an instruction. None: text where the prompt shows {text}, else response
+    form            prose; questions: pairs of "Question:" and "Answer:"; list: lines that begin with a dash
+    facts           all: the output states every number and name that its source states in prose, and no other; subset: no
+                    other; free: not compared
+    length_ratio    characters of output per character of source
+    copy_max        share of the output's word 5-grams that may stand in the source
+    similarity_min  least cosine of the sets of character 5-grams
+    segments        a long document may be cut, and the outputs put together
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    makes: Literal["text", "response", "prompt"] | None = None
+    form: Literal["prose", "questions", "list"] = "prose"
+    facts: Literal["all", "subset", "free"] | None = None
+    length_ratio: tuple[float, float] | None = None
+    copy_max: float | None = Field(default=None, gt=0, le=1)
+    similarity_min: float | None = Field(default=None, ge=0, lt=1)
+    segments: bool = True
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt file. `shows` is the field it shows: "text" (a plain document) or "prompt" (an instruction);
-    `shows_response`: the given answer to that instruction, too."""
+    `shows_response`: the given answer to that instruction, too; `makes`: the field that the model's answer becomes."""
 
     name: str
     template: str
     shows: str
     shows_response: bool = False
+    makes: str = "text"
+    rules: Rules = field(default_factory=Rules)
 
     @property
     def digest(self) -> str:
+        """Of what the model is shown: stored responses stay good when a rule changes."""
         return hashlib.sha256(self.template.encode()).hexdigest()[:16]
 
     def fill(self, document: str, fence: str, response: str = "") -> str:
@@ -52,12 +84,12 @@ def read_prompt(name: str, folder: str | Path | None = None) -> Prompt:
     needs no fence: what stands in it can only spoil the new answer to its own prompt, and a small model copies fences
     (SmolLM2-135M: in 43 of 60 rows).
     """
-    home = Path(folder).expanduser() if folder is not None else PACKAGED
+    home = prompts_folder(folder)
     path = home / f"{name}.txt"
     if path.parent != home or not path.is_file():
         known = ", ".join(sorted(file.stem for file in home.glob("*.txt"))) or "none"
         raise UserMistake(f"no prompt '{name}' in {home} (there: {known}): name one of these, or add {name}.txt there")
-    template = path.read_text(encoding="utf-8").rstrip("\n")
+    rules, template = _parts(path)
     shows = [field for field in ("text", "prompt") if f"{{{field}}}" in template]
     if len(shows) != 1:
         raise UserMistake(f"{path} must hold exactly one of {{text}} and {{prompt}}: it says what the model is shown")
@@ -66,7 +98,34 @@ def read_prompt(name: str, folder: str | Path | None = None) -> Prompt:
     answered = "{response}" in template
     if answered and shows == ["text"]:
         raise UserMistake(f"{path} holds {{response}} beside {{text}}, and documents have none: put {{prompt}} in place of {{text}}")
-    return Prompt(name, template, shows[0], answered)
+    makes = rules.makes or ("text" if shows == ["text"] else "response")
+    if (makes == "text") != (shows == ["text"]):
+        raise UserMistake(
+            f"{path} shows {{{shows[0]}}} and says `makes: {makes}`: {{text}} makes text, {{prompt}} makes response or prompt"
+        )
+    return Prompt(name, template, shows[0], answered, makes, rules)
+
+
+def prompts_folder(folder: str | Path | None) -> Path:
+    return Path(folder).expanduser() if folder is not None else PACKAGED
+
+
+def _parts(path: Path) -> tuple[Rules, str]:
+    """The rules of a prompt file, and its template."""
+    whole = path.read_text(encoding="utf-8").rstrip("\n")
+    head = re.match(r"---\n(.*?)\n---\n\s*", whole, re.DOTALL)
+    if head is None:
+        return Rules(), whole
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        settings: Any = YAML(typ="safe").load(head[1])
+        return Rules.model_validate(settings or {}), whole[head.end() :]
+    except (YAMLError, ValidationError) as error:
+        fault = error.errors()[0] if isinstance(error, ValidationError) else None
+        what = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" if fault else "it is no YAML"
+        raise UserMistake(f"{path}, between its lines of dashes: {what}; known there: {', '.join(Rules.model_fields)}") from None
 
 
 def fence_for(seed: int, row_id: str, document: str) -> str:

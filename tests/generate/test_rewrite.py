@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from doubles import table
+from given import Shards
 
 from curate.errors import InternalError, UserMistake
 from curate.generate.cache import Response, ResponseCache, response_key
 from curate.generate.in_process import batches
-from curate.generate.prompt import FENCE, fence_for, neutralise, read_prompt
+from curate.generate.prompt import FENCE, PACKAGED, fence_for, neutralise, read_prompt
 from curate.generate.rewrite import Rewrite
 from curate.generate.rows import GENERATED, draw
 
@@ -184,3 +185,97 @@ cache.put({{response_key("m", "p", {{}}, [n]): Response(f"answer {{n}}", "stop")
     cache = ResponseCache(tmp_path)
     assert [cache.get(response_key("m", "p", {}, [n])) for n in range(3)] == [Response(f"answer {n}", "stop") for n in range(3)]
     assert not list(tmp_path.glob("batch-*"))
+
+
+# ---- routes, pieces, budget, new prompts -----------------------------------------------------------------------
+
+
+def test_routes_send_each_kind_of_row_to_its_task(server, tmp_path):
+    server.script = lambda body, nth: "Question: Who?\nAnswer: She." if "eight questions" in str(body) else "An answer."
+    rows = table({"text": "poor text"}, {"text": "good text"}, quality=["low", "high"])
+    routes = [{"task": "paraphrase", "when": {"quality": "low"}}, {"task": "diverse_qa", "when": {"quality": "high"}}]
+    made = run(server, tmp_path, rows, routes=routes).to_pylist()
+    assert [(row["parent_text"], row["text"]) for row in made] == [
+        ("poor text", "An answer."),
+        ("good text", "Question: Who?\nAnswer: She."),
+    ]
+    assert [row["generator"].split()[0] for row in made] == ["paraphrase", "diverse_qa"]
+    with pytest.raises(ValueError, match="leave these out beside `routes`"):
+        run(server, tmp_path, rows, routes=routes, task="distil")
+    with pytest.raises(ValueError, match="named twice"):
+        run(server, tmp_path, rows, routes=[routes[0], routes[0]])
+
+
+def test_a_long_document_is_cut_at_its_pauses_and_put_together(server, tmp_path):
+    server.script = lambda body, nth: "About " + re.search(r"\n(\w+) ", body["messages"][-1]["content"].split("DRAFT-")[1])[1] + "."
+    text = "\n\n".join(f"{name} {'word ' * 30}".strip() for name in ("one", "two", "three"))
+    (row,) = run(server, tmp_path, table({"text": text}), segment_tokens=50).to_pylist()
+    assert row["text"] == "About one.\n\nAbout two.\n\nAbout three." and row["parent_text"] == text
+    assert len({FENCE.search(message)[0] for message in shown(server)}) == 3
+    server.script = lambda body, nth: (400, {}, b"{}") if "\ntwo " in str(body["messages"][-1]["content"]) else "Fine."
+    (row,) = run(server, tmp_path / "other", table({"text": text}), segment_tokens=50).to_pylist()
+    assert row["text"] == "" and row["generator"].endswith(" refused_http_400")
+
+
+def test_a_budget_is_never_exceeded_and_takes_the_same_rows_in_any_sharding(server, tmp_path):
+    rows = [{"text": f"document {number} " + "word " * 20} for number in range(40)]
+
+    def spent(shards, budget):
+        backend = {"kind": "endpoint", "base_url": server.url, "model": "m", "revision": "r", "max_new_tokens": 100}
+        stage = Rewrite(backend=backend, cache=str(tmp_path), budget_tokens=budget)
+        stage.fit(Shards(*shards), None, tmp_path)
+        made = [stage.load(tmp_path)(shard) for shard in shards]
+        left = sum(json.loads(one.schema.metadata[b"counts"]).get("over_budget", 0) for one in made)
+        return {name for one in made for (name,) in one.column("parents").to_pylist()}, left
+
+    whole = table(*rows)
+    taken, left = spent([whole], 3000)
+    assert 5 < len(taken) < 20 and len(taken) + left == 40
+    cost = sum(-(-len(message.encode()) // 4) + 100 for message in shown(server))
+    assert 2500 < cost <= 3000
+    assert spent([whole.slice(30), whole.slice(0, 30)], 3000) == (taken, left)
+    assert spent([whole], 6000)[0] > taken
+    assert spent([whole], 10)[0] == set()
+
+
+def test_a_prompt_in_other_words_keeps_the_given_answer(server, tmp_path):
+    server.script = lambda body, nth: "How much do 3 pens cost?"
+    chat = {
+        "messages": [{"role": "user", "content": "What do 3 pens cost?"}, {"role": "assistant", "content": "6 euros."}],
+        "prompt": "What do 3 pens cost?",
+        "response": "6 euros.",
+    }
+    rows = table({"prompt": "What is the price of 3 pens?", "response": "6 euros."}, chat, {"prompt": "No answer?", "response": ""})
+    made = run(server, tmp_path, rows, task="rephrase")
+    first, second = made.to_pylist()
+    assert (first["prompt"], first["response"], first["text"]) == (
+        "How much do 3 pens cost?",
+        "6 euros.",
+        "How much do 3 pens cost?\n\n6 euros.",
+    )
+    assert [turn["content"] for turn in second["messages"]] == ["How much do 3 pens cost?", "6 euros."]
+    assert json.loads(made.schema.metadata[b"counts"]) == {"no_answer_to_keep": 1}
+
+
+def test_a_prompt_file_says_what_its_output_is_held_to(tmp_path):
+    body = "{fence}\n{text}\n{fence}\nSay it again."
+    (tmp_path / "mine.txt").write_text(f"---\nform: list\nfacts: subset\nlength_ratio: [0.1, 2]\n---\n{body}\n")
+    prompt = read_prompt("mine", tmp_path)
+    assert prompt.template == body and prompt.rules.form == "list" and prompt.rules.length_ratio == (0.1, 2.0)
+    (tmp_path / "plain.txt").write_text(body)
+    assert read_prompt("plain", tmp_path).digest == prompt.digest  # rules are not shown to the model
+    for head, said in (
+        ("form: poem", "form: "),
+        ("colour: red", "known there: makes"),
+        ("[", "no YAML"),
+        ("makes: response", "makes text"),
+    ):
+        (tmp_path / "bad.txt").write_text(f"---\n{head}\n---\n{body}")
+        with pytest.raises(UserMistake, match=re.escape(said)):
+            read_prompt("bad", tmp_path)
+
+
+def test_every_shipped_prompt_can_be_read_and_no_two_share_a_digest():
+    names = [path.stem for path in PACKAGED.glob("*.txt")]
+    assert {"guided_rewrite", "paraphrase", "diverse_qa", "distil", "extract", "knowledge_list", "rephrase", "self_answer"} <= set(names)
+    assert len({read_prompt(name).digest for name in names}) == len(names)

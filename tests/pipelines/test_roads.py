@@ -58,7 +58,7 @@ def recovery(project, model: Path):
         select={"budget": 0.5, "unit": "response_tokens", "groups": "cluster", "share_by": "jsd", "by": "recoverable"},
         rewrite={"task": "self_answer", "share": 0.3, "backend": {"kind": "model", "model": str(model), "max_new_tokens": 8}},
         antidote={"lexicons": ["gender"], "when": {}},
-        antidote_gate={"k": 3, "alpha": 0.3},
+        manifold_gate={"k": 3, "alpha": 0.3},
     )
     return project
 
@@ -107,7 +107,7 @@ def test_a_decision_is_remade_without_asking_a_model_again(recovery):
 @pytest.mark.slow
 def test_rows_can_be_taken_in_the_order_of_herding(recovery):
     """Raw rows get their order from the fit, generated ones one towards the same means."""
-    changes = ("herding.column=vector_small", "select.by=herding", "antidote_gate.alpha=0.001")  # so that an antidote gets past its gate
+    changes = ("herding.column=vector_small", "select.by=herding", "manifold_gate.alpha=0.001")  # so that an antidote gets past its gate
     facts = recovery.run(changes=changes)
     assert facts["rows_in"] + facts["generated"] == facts["kept"] + sum(facts["dropped"].values()) + facts["quarantined"]
     order, origins = recovery.column("herding"), recovery.column("origin")
@@ -126,7 +126,7 @@ def test_a_cut_by_percentile_leaves_every_cluster_its_quota(recovery):
         "select.where={perplexity_percentile: {max: 20}}",
         "select.quota={column: perplexity_percentile, share: 0.4}",
         "select.budget=0.9",
-        "antidote_gate.alpha=0.001",  # so that an antidote gets past its gate
+        "manifold_gate.alpha=0.001",  # so that an antidote gets past its gate
     )
     facts = recovery.run(changes=changes)
     assert facts["rows_in"] + facts["generated"] == facts["kept"] + sum(facts["dropped"].values()) + facts["quarantined"]
@@ -160,7 +160,7 @@ def test_rows_can_be_taken_by_turns_of_examples(recovery):
     )
     changes = (
         "scorers=[length,heuristics,nearest,perplexity,degradation]", f"nearest={{target: '{examples}'}}", "heuristics.empty_response=true",
-        "select={budget: 0.3, unit: response_tokens, by: target_rank, order: lowest}", "antidote_gate.alpha=0.001",
+        "select={budget: 0.3, unit: response_tokens, by: target_rank, order: lowest}", "manifold_gate.alpha=0.001",
     )  # fmt: skip
     facts = recovery.run(changes=changes)
     assert facts["rows_in"] + facts["generated"] == facts["kept"] + sum(facts["dropped"].values()) + facts["quarantined"]

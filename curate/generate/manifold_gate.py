@@ -1,12 +1,14 @@
-"""Judge of antidote rows: does the vector of the changed row lie where real rows lie?
+"""Judge of generated rows by their vectors: does a new row lie where real rows lie?
 
 A conformal test on the local kNN ratio s(x) = r_k(x) / mean of r_k over the neighbours (k = 10). The bound is the
 quantile of s over a reference sample of raw rows, each scored against the others, so that of real rows about a share
 `alpha` would be refused (recovery notes 2b, step 4i; the test is ours, the idea that antidotes have to stay on the
-manifold is Li, Xia and Liu's, ICML 2023). An antidote lies close to its parent by construction: its parent is left
+manifold is Li, Xia and Liu's, ICML 2023). A generated row lies close to its parent by construction: its parent is left
 out of its neighbours, as a row is left out of its own.
 
 Measured elsewhere (recovery notes 2c): the test cuts a tail; ranking by s did not help. So it refuses, it never ranks.
+Rewrites are measured and, unless `refuses` names them, not refused: a cleaner text than any in a pool of raw pages
+lies off their manifold, too.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ from curate.generate.rows import draw
 from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, verdict_column
 
 
-class AntidoteGate(Stage):
-    """Refuses antidotes whose vectors lie where no real row lies.
+class ManifoldGate(Stage):
+    """Refuses generated rows whose vectors lie where no real row lies.
 
     Settings.
 
+    refuses         origins whose rows are refused; all generated rows get their ratio
     column          of unit vectors (list or fixed-size list of float32)
     k               neighbours; lowered where the reference has fewer rows than k + 2
     alpha           share of real rows that the bound would refuse
@@ -39,6 +42,7 @@ class AntidoteGate(Stage):
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "duplicate"})
     libraries: ClassVar[tuple[str, ...]] = ("faiss-cpu", "numpy")
 
+    refuses: tuple[str, ...] = ("antidote",)
     column: str = "vector"
     k: int = Field(10, ge=1)
     alpha: float = Field(0.05, gt=0, lt=1)
@@ -52,7 +56,7 @@ class AntidoteGate(Stage):
         return ("origin", "parents")
 
     def writes(self) -> pa.Schema:
-        return pa.schema([("antidote_ratio", pa.float32()), ("verdict", VERDICT)])
+        return pa.schema([("manifold_ratio", pa.float32()), ("verdict", VERDICT)])
 
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
         from curate.algorithms.knn import nearest_others
@@ -61,7 +65,7 @@ class AntidoteGate(Stage):
         row_ids, reference = self._reference(inputs)
         n = len(row_ids)
         if n < 3:
-            raise UserMistake(f"the antidote gate needs 3 different raw rows with a vector, there are {n}: give more rows")
+            raise UserMistake(f"the manifold gate needs 3 different raw rows with a vector, there are {n}: give more rows")
         k = min(self.k, n - 2)
         distances, neighbours = nearest_others(reference, k)
         scores = local_ratio(distances, neighbours, distances[:, k - 1], k)
@@ -70,7 +74,7 @@ class AntidoteGate(Stage):
         np.save(folder / "reference.npy", reference)
         np.save(folder / "radii.npy", distances[:, k - 1])
         np.save(folder / "row_ids.npy", np.array(row_ids, dtype="S"))
-        # null: too few rows for a promise at this alpha, every antidote passes
+        # null: too few rows for a promise at this alpha, every row passes
         info = {"rows": n, "k": k, "alpha": self.alpha, "bound": round(bound, 5) if np.isfinite(bound) else None}
         (folder / "info.json").write_text(json.dumps(info, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -85,7 +89,7 @@ class AntidoteGate(Stage):
             for row, row_id in enumerate(table.column("row_id").to_pylist()):
                 if origins[row] is not None or row in unusable or row_id in held:
                     continue
-                entry = (-draw(self.seed, "antidote_gate", row_id), row_id, unit[row].copy())
+                entry = (-draw(self.seed, "manifold_gate", row_id), row_id, unit[row].copy())
                 if len(heap) < self.max_reference:
                     heapq.heappush(heap, entry)
                     held.add(row_id)
@@ -104,11 +108,13 @@ class AntidoteGate(Stage):
         place = {row_id.decode(): row for row, row_id in enumerate(np.load(folder / "row_ids.npy"))}
         k, bound = info["k"], info["bound"]
 
-        def antidote_gate(table: pa.Table) -> pa.Table:
+        def manifold_gate(table: pa.Table) -> pa.Table:
             rows = table.num_rows
             ratios: list[float | None] = [None] * rows
+            origins: list[str | None] = [None] * rows
             if "origin" in table.column_names:
-                mine = [row for row, origin in enumerate(table.column("origin").to_pylist()) if origin == "antidote"]
+                origins = table.column("origin").to_pylist()
+                mine = [row for row, origin in enumerate(origins) if origin is not None]
                 if mine:
                     parents = table.column("parents").to_pylist()
                     unit, bad = _vectors(table.column(self.column).take(pa.array(mine, pa.int64())))
@@ -118,7 +124,10 @@ class AntidoteGate(Stage):
                     scores[bad] = np.inf  # a text without a direction lies nowhere
                     for row, score in zip(mine, scores.tolist(), strict=True):
                         ratios[row] = round(score, 5)
-            off = [ratio is not None and bound is not None and ratio > bound for ratio in ratios]
+            off = [
+                ratio is not None and bound is not None and ratio > bound and origin in self.refuses
+                for ratio, origin in zip(ratios, origins, strict=True)
+            ]
             verdict = verdict_column(
                 ["off_manifold" if one else None for one in off],
                 [ratio if one else None for one, ratio in zip(off, ratios, strict=True)],
@@ -126,7 +135,7 @@ class AntidoteGate(Stage):
             )
             return pa.table([pa.array(ratios, pa.float32()), verdict], schema=self.writes())
 
-        return antidote_gate
+        return manifold_gate
 
 
 def _vectors(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

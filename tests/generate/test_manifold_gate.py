@@ -10,7 +10,7 @@ import pytest
 from given import Shards
 
 from curate.errors import UserMistake
-from curate.generate.antidote_gate import AntidoteGate
+from curate.generate.manifold_gate import ManifoldGate
 
 RNG = np.random.default_rng(0)
 
@@ -34,7 +34,7 @@ NAMES = [f"row{number:04d}" for number in range(600)]
 
 
 def fitted(folder, *tables, **settings):
-    stage = AntidoteGate(**settings)
+    stage = ManifoldGate(**settings)
     stage.fit(Shards(*(tables or (shard(REAL[:300], NAMES[:300]), shard(REAL[300:], NAMES[300:])))), None, folder)
     return stage.load(folder)
 
@@ -55,7 +55,7 @@ def test_a_row_off_the_manifold_is_refused_with_value_and_threshold(tmp_path):
     off[0, 9] = 1
     made = fitted(tmp_path)(antidotes(off, ["row0000"]))
     verdict = made.column("verdict")[0].as_py()
-    assert made.schema.equals(AntidoteGate().writes())
+    assert made.schema.equals(ManifoldGate().writes())
     assert (verdict["decision"], verdict["rule"]) == ("drop", "off_manifold") and verdict["value"] > verdict["threshold"]
     assert verdict["threshold"] == json.loads((tmp_path / "info.json").read_text())["bound"]
 
@@ -65,18 +65,18 @@ def test_the_parent_does_not_vouch_for_its_child(tmp_path):
     lonely = np.zeros((1, 16), np.float32)
     lonely[0, 5] = 1
     judge = fitted(tmp_path, shard(np.vstack([REAL, lonely]), [*NAMES, "lonely"]), k=1)
-    with_parent, without = judge(antidotes(np.vstack([lonely, lonely]), ["lonely", "elsewhere"])).column("antidote_ratio").to_pylist()
+    with_parent, without = judge(antidotes(np.vstack([lonely, lonely]), ["lonely", "elsewhere"])).column("manifold_ratio").to_pylist()
     assert without == 0.0 and with_parent > 5
 
 
 def test_other_rows_get_nothing_and_a_row_is_judged_alone(tmp_path):
     judge = fitted(tmp_path)
     raw = judge(shard(REAL[:3], NAMES[:3]))
-    assert raw.column("antidote_ratio").null_count == raw.column("verdict").null_count == 3
+    assert raw.column("manifold_ratio").null_count == raw.column("verdict").null_count == 3
     many = antidotes(manifold(20), NAMES[:20])
     assert judge(many).slice(7, 1).equals(judge(many.slice(7, 1)))
     rewritten = many.set_column(many.column_names.index("origin"), "origin", pa.array(["rewrite"] * 20))
-    assert judge(rewritten).column("antidote_ratio").null_count == 20
+    assert judge(rewritten).column("manifold_ratio").equals(judge(many).column("manifold_ratio"))
 
 
 def test_the_artifact_depends_on_the_rows_not_on_their_order_and_holds_no_generated_row(tmp_path):
