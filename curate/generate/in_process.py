@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from curate.generate import _decoding
 from curate.generate.cache import Response, ResponseCache, response_key
 
 
@@ -34,7 +35,7 @@ class ModelBackend(BaseModel):
     model: str
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     max_new_tokens: int = Field(512, ge=1)
-    batch_tokens: int = Field(8192, ge=1)
+    batch_tokens: int = Field(16_384, ge=1)
 
     def identity(self) -> dict[str, Any]:
         """What the answers depend on, apart from the model's content."""
@@ -51,6 +52,7 @@ class InProcess:
 
         self.settings, self.cache, self.temperature = settings, cache, temperature
         self.model, self.tokenizer = models.load_causal_lm(settings.model, settings.dtype)
+        _decoding.use(self.model)
         self.identity = models.identity(settings.model)
         self.label = self.identity[:16]
         self.tokens, self.special_tokens = token_counter(self.tokenizer)
