@@ -90,7 +90,8 @@ class Rewrite(Stage):
 
     @model_validator(mode="after")
     def _one_way(self) -> Rewrite:
-        if self.routes and {"task", "when", "share"} & self.model_fields_set:
+        defaults = {name: type(self).model_fields[name].default for name in ("task", "when", "share")}
+        if self.routes and any(getattr(self, name) != default for name, default in defaults.items()):
             raise ValueError("routes name their own task, when and share: leave these out beside `routes`, or leave `routes` out")
         names = [route.task for route in self.routes]
         if len(set(names)) < len(names):

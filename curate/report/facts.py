@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from curate.dataset import column_types, read_columns
 from curate.ledger import Ledger, fates, is_generated
 from curate.recover.outcome import ARMS, published_version, verdict
+from curate.report import generated as made_rows
 from curate.report import geometry, names, page
 from curate.report.rules import meaning
 from curate.store import digest, read_json, write_json, write_text
@@ -24,7 +25,6 @@ BINS = 24
 SAMPLES = 6
 MIDDLE_FROM = 50  # rows of a cluster, nearest to its mean, of which a few unlike ones are shown
 MIDDLE_TEXT = 2000  # characters of each
-PAIRS = 12
 
 
 def write_report(ledger: Ledger) -> Path:
@@ -59,7 +59,7 @@ class _Gathered:
     values: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     kept: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     points: list[tuple[float, float, int, bool]] = field(default_factory=list)
-    pairs: list[page.Pair] = field(default_factory=list)
+    made: list[made_rows.Made] = field(default_factory=list)
     near: list[page.Sample] = field(default_factory=list)
     # cluster -> (row_id, beginning) of the rows with the smallest ids, which are hashes: a fair sample; and of those in its middle
     read: dict[int, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
@@ -133,7 +133,9 @@ def gather(ledger: Ledger) -> page.Facts:
         drifts=tuple(geometry.drifts(ledger)),
         map=tuple(found.points[:: max(1, -(-len(found.points) // page.MOST_POINTS))]),
         samples=tuple(_samples(found, by)),
-        generated=tuple(_some_pairs(found.pairs)),
+        batches=tuple(made_rows.batches(found.made, _artifact(ledger, "batch_gate", "batches.json"))),
+        recycled=tuple(made_rows.left_out_sources(ledger, found.made)),
+        generated=tuple(made_rows.pairs(found.made)),
         filter_measures=tuple(_filter_measures(ledger)),
         recovery=_recovery(ledger),
         audit=_audit(ledger),
@@ -196,7 +198,9 @@ def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:
     )
     numeric = [name for name, kind in types.items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)]
     extra = [
-        name for name in ("map_x", "map_y", "cluster", "cluster_similarity", "origin", "parent_text", "generator") if name in shard.columns
+        name
+        for name in ("map_x", "map_y", "cluster", "cluster_similarity", "origin", "parent_text", "parent_at", "generator")
+        if name in shard.columns
     ]
     table = read_columns(
         ledger.folder, shard, ["row_id", "source", "file", "line", "prompt", "response", "text", *dict.fromkeys([*numeric, *extra])]
@@ -230,7 +234,7 @@ def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:
     if by and by in table.column_names:
         _near_threshold(table, fate, kept, by, found)
     if generated:
-        _pairs(table, fate, kept, found)
+        found.made += made_rows.rows(table, fate, kept)
 
 
 def _cluster_rows(table: pa.Table, kept: np.ndarray, tokens: np.ndarray, generated: bool, found: _Gathered) -> None:
@@ -276,33 +280,6 @@ def _near_threshold(table: pa.Table, fate: pa.Table, kept: np.ndarray, by: str, 
                 f"{table['file'][row].as_py()}:{table['line'][row].as_py()}",
             )
         )
-
-
-def _pairs(table: pa.Table, fate: pa.Table, kept: np.ndarray, found: _Gathered) -> None:
-    for row in range(table.num_rows):
-        found.pairs.append(
-            page.Pair(
-                (table["parent_text"][row].as_py() or "")[:800],
-                (table["text"][row].as_py() or "")[:800],
-                bool(kept[row]),
-                fate["rule"][row].as_py() or "",
-                table["generator"][row].as_py() or "",
-                table["row_id"][row].as_py(),
-            )
-        )
-
-
-def _some_pairs(pairs: list[page.Pair]) -> list[page.Pair]:
-    """Accepted and refused ones, spread over generators and reasons."""
-    groups: dict[tuple[bool, str, str], list[page.Pair]] = defaultdict(list)
-    for pair in pairs:
-        groups[(pair.accepted, pair.generator, pair.reason)].append(pair)
-    shown: list[page.Pair] = []
-    depth = 0
-    while len(shown) < PAIRS and any(len(group) > depth for group in groups.values()):
-        shown += [group[depth] for _, group in sorted(groups.items(), key=lambda item: (not item[0][0], item[0][1:])) if len(group) > depth]
-        depth += 1
-    return sorted(shown[:PAIRS], key=lambda pair: not pair.accepted)
 
 
 def _samples(found: _Gathered, by: str | None) -> list[page.Sample]:

@@ -228,6 +228,24 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """What one task made with one model. `refused`: (step, rule, rows), most rows first.
+
+    measures   (name, meaning, of the texts, of their sources or None, whether it raises an alarm);  said: the common opening of an alarm
+    """
+
+    name: str
+    made: int
+    published: int
+    refused: tuple[tuple[str, str, int], ...] = ()
+    measures: tuple[tuple[str, str, float, float | None, bool], ...] = ()
+    said: str = ""
+
+    def alarms(self) -> list[str]:
+        return [name for name, *_, alarm in self.measures if alarm]
+
+
+@dataclass(frozen=True)
 class Arm:
     """One arm of the recovery experiment. `recovered`: fraction of the damage that was repaired, with its 95 % interval."""
 
@@ -329,6 +347,8 @@ class Facts:
     drifts: tuple[Drift, ...] = ()
     map: tuple[tuple[float, float, int, bool], ...] = ()  # x, y, cluster, kept
     samples: tuple[Sample, ...] = ()
+    batches: tuple[Batch, ...] = ()
+    recycled: tuple[tuple[str, int], ...] = ()  # (rule, rows): published rewrites by the rule that left their source out
     generated: tuple[Pair, ...] = ()
     filter_measures: tuple[Measure, ...] = ()
     recovery: Recovery | None = None
