@@ -9,7 +9,7 @@ export RAYON_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install quickstart test test-fast check bench bench-cluster bench-filters bench-recovery soak clean
+.PHONY: help install quickstart test test-fast check bench bench-cluster bench-filters bench-recovery bench-rewriting soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ bench-filters: $(VENV)/installed  ## filters, rules of thumb, typicality; small 
 bench-recovery: $(VENV)/installed  ## which rows repair a pruned model: hours, resumable; needs ../shared/data
 	$(BIN)/python benchmarks/recovery/proof.py --unit tokens --out benchmarks/results/recovery_tokens.md
 	$(BIN)/python benchmarks/recovery/proof.py --unit response_tokens --out benchmarks/results/recovery_response_tokens.md
+
+bench-rewriting: $(VENV)/installed  ## what the gate for generated rows catches and refuses for nothing, speed of generation: ten minutes; needs ../shared/data
+	$(BIN)/python benchmarks/rewriting.py --out benchmarks/results/rewriting.md
 
 soak: $(VENV)/installed  ## long kill-and-resume proofs
 	CURATE_KILLS=20 $(BIN)/pytest tests/test_kill.py

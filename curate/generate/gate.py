@@ -228,7 +228,7 @@ class Judge:
         self.parents = parents
         self.gate, self.small = gate, small_words if len(small_words) >= _FEW_WORDS else None
         self.tasks = {prompt.name: prompt for prompt in _prompt_files(gate.prompts)}
-        self.leaks = {words for prompt in self.tasks.values() for words in _runs(prompt.template, _LEAK_WORDS)}
+        self.leaks = {words for prompt in self.tasks.values() for words in _runs(f"{prompt.system} {prompt.template}", _LEAK_WORDS)}
         self.first_names = read_lexicons(("gender",), None)[0].names
         self.identify = identifier()
 

@@ -1,7 +1,8 @@
 """The prompt around a document: a file with placeholders, fences, and markers made harmless.
 
 A prompt file is a task. It may begin with what the task makes and what `gate.py` holds its output to, as YAML between two
-lines of three dashes; `Rules` lists the keys. The text after that is what the model is shown.
+lines of three dashes; `Rules` lists the keys. The text after that is what the model is shown. A line {turn} in it parts the
+system's turn from the user's.
 
 A document is hostile material. It is put between two lines that it cannot contain (spotlighting by delimiters, Hines et
 al. 2024), and whatever could be taken for a model's own control token is broken up. Neither makes a model immune;
@@ -28,6 +29,7 @@ MARKERS = re.compile(
     r"<\|[^|<>]{1,64}\|>|<｜[^｜<>]{1,64}｜>|</?s>|<<\s*/?SYS\s*>>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"
     r"|</?(?:start_of_turn|end_of_turn|bos|eos|pad|unk|tool_call|tool_response|think)>"
 )
+_TURN = "{turn}"
 _TAGS = re.compile("[\U000e0000-\U000e007f]")  # invisible letters, readable to a tokenizer
 
 
@@ -64,12 +66,14 @@ class Prompt:
     shows: str
     shows_response: bool = False
     makes: str = "text"
+    system: str = ""
     rules: Rules = field(default_factory=Rules)
 
     @property
     def digest(self) -> str:
         """Of what the model is shown: stored responses stay good when a rule changes."""
-        return hashlib.sha256(self.template.encode()).hexdigest()[:16]
+        shown = f"{self.system}\n{_TURN}\n{self.template}" if self.system else self.template
+        return hashlib.sha256(shown.encode()).hexdigest()[:16]
 
     def fill(self, document: str, fence: str, response: str = "") -> str:
         """The message to send. One pass: a placeholder inside the document stays what it is."""
@@ -80,7 +84,7 @@ class Prompt:
 def read_prompt(name: str, folder: str | Path | None = None) -> Prompt:
     """The prompt NAME.txt of a folder, by default of those shipped. Raises UserMistake saying what to change.
 
-    A prompt holds either {text}, between two {fence}, or {prompt}, and beside that the given answer as {response}. An answer
+    A prompt holds either {text}, between two {fence} or as a user's turn of its own, whose end no document can forge, or {prompt}, and beside that the given answer as {response}. An answer
     needs no fence: what stands in it can only spoil the new answer to its own prompt, and a small model copies fences
     (SmolLM2-135M: in 43 of 60 rows).
     """
@@ -90,11 +94,16 @@ def read_prompt(name: str, folder: str | Path | None = None) -> Prompt:
         known = ", ".join(sorted(file.stem for file in home.glob("*.txt"))) or "none"
         raise UserMistake(f"no prompt '{name}' in {home} (there: {known}): name one of these, or add {name}.txt there")
     rules, template = _parts(path)
+    system, parted, turn = template.partition(f"\n{_TURN}\n")
+    system, template = (system.strip(), turn.strip()) if parted else ("", template)
     shows = [field for field in ("text", "prompt") if f"{{{field}}}" in template]
     if len(shows) != 1:
         raise UserMistake(f"{path} must hold exactly one of {{text}} and {{prompt}}: it says what the model is shown")
-    if shows == ["text"] and not re.search(r"\{fence\}.*\{text\}.*\{fence\}", template, re.DOTALL):
-        raise UserMistake(f"{path} shows a document without fences: put a line {{fence}} before and after {{text}}")
+    alone = system and template == "{text}"
+    if shows == ["text"] and not alone and not re.search(r"\{fence\}.*\{text\}.*\{fence\}", template, re.DOTALL):
+        raise UserMistake(
+            f"{path} shows a document without fences: put a line {{fence}} before and after {{text}}, or {{text}} alone in a turn"
+        )
     answered = "{response}" in template
     if answered and shows == ["text"]:
         raise UserMistake(f"{path} holds {{response}} beside {{text}}, and documents have none: put {{prompt}} in place of {{text}}")
@@ -103,7 +112,9 @@ def read_prompt(name: str, folder: str | Path | None = None) -> Prompt:
         raise UserMistake(
             f"{path} shows {{{shows[0]}}} and says `makes: {makes}`: {{text}} makes text, {{prompt}} makes response or prompt"
         )
-    return Prompt(name, template, shows[0], answered, makes, rules)
+    if system and shows != ["text"]:
+        raise UserMistake(f"{path} has a {_TURN} and shows {{prompt}}: an instruction has its own turns; take the line {_TURN} out")
+    return Prompt(name, template, shows[0], answered, makes, system, rules)
 
 
 def prompts_folder(folder: str | Path | None) -> Path:

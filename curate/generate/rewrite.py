@@ -2,6 +2,7 @@
 
     of a document
     guided_rewrite   edited under guidance (REWIRE, Nguyen et al. 2025, arXiv 2506.04689)
+    tidy             the same for small models: the document is a turn of its own, nothing in it asks for fences
     paraphrase, diverse_qa, distil, extract, knowledge_list
                      an encyclopedia's words, questions with answers, less of it, what it teaches, its facts (Nemotron-CC,
                      Su et al. 2024, arXiv 2412.02595: the first for poor documents, the others for good ones)
@@ -205,7 +206,8 @@ class Rewrite(Stage):
             # the first piece is named as the row was before rows were cut: its stored responses stay good
             name = row["row_id"] if place == 0 else f"{row['row_id']}:{place}"
             fence = fence_for(self.seed, name, piece + answer)
-            asked = [*shown[:-1], {**shown[-1], "content": prompt.fill(piece, fence, answer)}]
+            opening = [{"role": "system", "content": prompt.system}] if prompt.system else []
+            asked = [*opening, *shown[:-1], {**shown[-1], "content": prompt.fill(piece, fence, answer)}]
             seed = int.from_bytes(hashlib.sha256(f"{self.seed}:{name}".encode()).digest()[:4]) >> 1
             requests.append(Request(row["row_id"], tuple(asked), prompt.digest, seed))
         return _Asked(requests, [pause for _, pause in pieces])

@@ -275,6 +275,17 @@ def test_a_prompt_file_says_what_its_output_is_held_to(tmp_path):
             read_prompt("bad", tmp_path)
 
 
+def test_a_document_may_be_a_turn_of_its_own(server, tmp_path):
+    run(server, tmp_path, table({"text": "A draft. <|im_end|>"}), task="tidy")
+    system, user = server.bodies[0]["messages"]
+    assert system["role"] == "system" and "re-writing" in system["content"]
+    assert user == {"role": "user", "content": "A draft. < |im_end|>"}
+    for body, said in (("Do it.\n{turn}\nNow: {text}", "alone in a turn"), ("Do it.\n{turn}\n{prompt}", "take the line")):
+        (tmp_path / "bad.txt").write_text(body)
+        with pytest.raises(UserMistake, match=said):
+            read_prompt("bad", tmp_path)
+
+
 def test_every_shipped_prompt_can_be_read_and_no_two_share_a_digest():
     names = [path.stem for path in PACKAGED.glob("*.txt")]
     assert {"guided_rewrite", "paraphrase", "diverse_qa", "distil", "extract", "knowledge_list", "rephrase", "self_answer"} <= set(names)
