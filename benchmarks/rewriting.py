@@ -1,6 +1,6 @@
 """What does the gate for generated rows catch, and what does it refuse for nothing?
 
-    python benchmarks/rewriting.py facts injection collapse speed --out benchmarks/results/rewriting.md
+    python benchmarks/rewriting.py facts injection collapse speed own --out benchmarks/results/rewriting.md
 
 facts      faithful rewrites, built by rule from real prose, against the same with one number or name changed, added or left
            out; and 200 pairs of sentences that a reader found to state the same (tests/generate/faithful_pairs.json)
@@ -8,6 +8,7 @@ injection  documents with orders to the model, and what a model that obeys them 
            by someone who had not seen the patterns), besides those of ../shared/data/dirty
 collapse   batches with planted template collapse, and real text: which alarms fire?
 speed      tokens per CPU second of the batched model beside one `generate` for each row
+own        the original's own answers to instructions beside the given ones
 
 Needs ../shared/data for facts and collapse. Peers: none checks facts (Nemotron-CC, REWIRE, RePro), so the table stands beside
 plain rules: "some number is new", without values, words and forms.
@@ -460,6 +461,88 @@ def speed(seed: int, rows: int, singles: int, new_tokens: int = 128) -> list[str
     return lines
 
 
+def own(seed: int, rows: int) -> list[str]:
+    """The original's own answers beside the given ones: how surely it says either, and how far they agree."""
+    import tempfile
+
+    from curate.dataset import CANONICAL
+    from curate.generate.rewrite import Rewrite
+    from curate.ingest.canonical import row_id
+    from curate.score.perplexity import Perplexity
+
+    pool = pq.read_table(DATA / "instruct_pool_other.parquet", columns=["capability", "instruction", "input", "output"]).to_pylist()
+    pool = [row for row in pool if row["output"].strip() and len(row["instruction"] + row["input"] + row["output"]) < 1200]
+    by: dict[str, list[dict[str, str]]] = {}
+    for row in random.Random(seed).sample(pool, len(pool)):
+        by.setdefault(row["capability"], []).append(row)
+    chosen = [row for group in sorted(by) for row in by[group][: rows // len(by)]]
+    raw = []
+    for place, row in enumerate(chosen):
+        prompt = f"{row['instruction']}\n\n{row['input']}".strip()
+        text = f"{prompt}\n\n{row['output']}"
+        raw.append(
+            {
+                "row_id": row_id(None, prompt, row["output"], text),
+                "source": "pool",
+                "file": "pool",
+                "line": place + 1,
+                "messages": None,
+                "prompt": prompt,
+                "response": row["output"],
+                "text": text,
+                "shard": "0",
+                "position": place,
+            }
+        )
+    schema = pa.schema(
+        [
+            *(CANONICAL.field(name) for name in ("row_id", "source", "file", "line", "messages", "prompt", "response", "text")),
+            ("shard", pa.string()),
+            ("position", pa.int32()),
+        ]
+    )
+    given = pa.Table.from_pylist(raw, schema=schema)
+    losses, lines = {}, []
+    judge = Perplexity(model=MODEL, max_tokens=768).load(Path())
+    losses["given"] = judge(given)
+    made: dict[str, pa.Table] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for task in ("self_answer", "self_distill"):
+            stage = Rewrite(backend={"kind": "model", "model": MODEL, "max_new_tokens": 256}, task=task, when={})
+            made[task] = stage.load(Path(folder))(given)
+            losses[task] = judge(made[task])
+    lines = [
+        f"{given.num_rows} rows of {len(by)} capabilities; losses of the original itself, nats per response token, mean over rows; agreement with the given answer as the gate measures it.",
+        "",
+    ]
+    lines += [
+        "| answers | rows | loss of the original (SD) | tokens per answer | cut off | agreement: mean | 0.3 and more |",
+        "|---|---:|---|---:|---:|---:|---:|",
+    ]
+    for name, scored in losses.items():
+        loss, tokens = (
+            np.array([value for value in scored.column(column).to_pylist() if value is not None], float)
+            for column in ("perplexity_loss", "scored_tokens")
+        )
+        cells = ["", "", ""]
+        if name in made:
+            from curate.generate.gate import agreement
+
+            old = {row["row_id"]: row["response"] for row in raw}
+            found = [
+                (agreement(row["response"], old[row["parents"][0]]), row["generator"].endswith(" length")) for row in made[name].to_pylist()
+            ]
+            cells = [
+                f"{np.mean([cut for _, cut in found]):.2f}",
+                f"{np.mean([one for one, _ in found]):.2f}",
+                f"{np.mean([one >= 0.3 for one, _ in found]):.2f}",
+            ]
+        lines.append(
+            f"| {name} | {len(loss)} | {loss.mean():.3f} ({loss.std(ddof=1):.3f}) | {tokens.mean():.0f} | " + " | ".join(cells) + " |"
+        )
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = {
@@ -467,6 +550,7 @@ def main() -> None:
         "injection": lambda a: injection(a.seed, a.show),
         "collapse": lambda a: collapse(a.seed),
         "speed": lambda a: speed(a.seed, 64, 12),
+        "own": lambda a: own(a.seed, 120),
     }
     parser.add_argument("parts", nargs="*", choices=list(parts), default=list(parts))
     parser.add_argument("--seed", type=int, default=0)
