@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from doubles import completion, table
@@ -63,9 +70,10 @@ def test_429_waits_as_told_and_500_is_tried_again(server, tmp_path):
         (200, {"Content-Type": "text/html"}, b"<html>please log in</html>"),
         (200, {}, b'{"choices": ['),
         (200, {}, b'{"object": "error", "message": "overloaded"}'),
+        (200, {}, b'{"choices": [{"text": "an answer of the old kind"}]}'),
         (200, {"cut": 20}, completion("half an answer")),
     ],
-    ids=["500", "html", "broken json", "no choices", "cut"],
+    ids=["500", "html", "broken json", "no choices", "wrong schema", "cut"],
 )
 def test_a_server_that_never_answers_properly_is_unavailable_and_its_words_are_no_text(server, tmp_path, bad):
     server.script = lambda body, nth: (bad[0], dict(bad[1]), bad[2]) if "Question 3" in str(body) else "Fine."
@@ -89,6 +97,31 @@ def test_after_a_failure_only_what_is_missing_is_asked(server, tmp_path):
     assert server.bodies == []
 
 
+@pytest.mark.parametrize("after", [3, 17, 31])
+def test_killed_and_run_again_nothing_is_lost_and_only_what_was_in_flight_is_asked_twice(server, tmp_path, after):
+    server.script = lambda body, nth: time.sleep(0.02) or f"About {body['messages'][-1]['content']}"
+    prompts = [f"Question {number}?" for number in range(36)]
+    script = f"""
+from doubles import table
+from curate.generate.rewrite import Rewrite
+rows = table(*({{"prompt": prompt, "response": "Old."}} for prompt in {prompts!r}))
+backend = {{"kind": "endpoint", "base_url": {server.url!r}, "model": "m", "revision": "r1", "max_concurrency": 4, "max_retries": 0}}
+Rewrite(backend=backend, task="self_answer", cache={str(tmp_path)!r}).load(None)(rows)
+"""
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent), str(here.parents[1])])}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment) as process:
+        while len(server.bodies) < after and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL and len(server.bodies) < 36
+    rows = table(*({"prompt": prompt, "response": "Old."} for prompt in prompts))
+    made = stage(server, tmp_path, max_concurrency=4).load(tmp_path)(rows)
+    assert made.column("response").to_pylist() == [f"About {prompt}" for prompt in prompts]
+    asked = Counter(body["messages"][-1]["content"] for body in server.bodies)
+    assert set(asked) == set(prompts) and sum(asked.values()) - 36 <= 4
+
+
 def test_a_row_the_server_refuses_becomes_an_empty_row_with_its_reason(server, tmp_path):
     filtered = (200, {}, completion("", "content_filter"))
     server.script = lambda body, nth: (400, {}, b"{}") if "Question 1" in str(body) else filtered if "Question 2" in str(body) else "Fine."
@@ -98,8 +131,6 @@ def test_a_row_the_server_refuses_becomes_an_empty_row_with_its_reason(server, t
 
 
 def test_a_slow_server_is_given_up_after_the_time_out(server, tmp_path):
-    import time
-
     server.script = lambda body, nth: time.sleep(1.0) or "Too late."
     with pytest.raises(EndpointUnavailable):
         responses(server, tmp_path, timeout_seconds=0.2, max_retries=0)
@@ -130,8 +161,6 @@ def test_the_key_comes_from_the_environment_and_is_written_nowhere(server, tmp_p
 
 
 def test_concurrency_and_pace_are_bounded(server, tmp_path):
-    import time
-
     server.script = lambda body, nth: time.sleep(0.05) or "Fine."
     responses(server, tmp_path, max_concurrency=2)
     assert server.most_busy <= 2
