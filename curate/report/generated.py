@@ -31,6 +31,11 @@ class Made(NamedTuple):
     parent_at: str
     pair: page.Pair
 
+    @property
+    def passed(self) -> bool:
+        """Whether nothing but the final choice is against it."""
+        return self.kept or self.step == "select"
+
 
 def rows(table: pa.Table, fate: pa.Table, kept: np.ndarray) -> list[Made]:
     """The rows of one shard of generated rows."""
@@ -77,6 +82,7 @@ def batches(made: list[Made], judged: list[dict[str, Any]] | None) -> list[page.
             page.Batch(
                 name,
                 len(group),
+                sum(row.passed for row in group),
                 sum(row.kept for row in group),
                 tuple((step, rule, count) for (step, rule), count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
                 tuple((key, _MEASURES[key], *batch[key], key in batch["alarms"]) for key in _MEASURES) if batch and batch["judged"] else (),
@@ -87,10 +93,10 @@ def batches(made: list[Made], judged: list[dict[str, Any]] | None) -> list[page.
 
 
 def left_out_sources(ledger: Ledger, made: list[Made]) -> list[tuple[str, int]]:
-    """(rule, rows): of the published rewrites, those whose source a rule left out; that a rewrite took its place is no such rule."""
+    """(rule, rows): of the generated rows that passed, those whose source a rule left out; that a rewrite took its place is no such rule."""
     wanted: dict[str, list[int]] = defaultdict(list)
     for row in made:
-        if row.kept and row.parent_at:
+        if row.passed and row.parent_at:
             name, _, position = row.parent_at.rpartition(":")
             wanted[name].append(int(position))
     rules: Counter[str] = Counter()

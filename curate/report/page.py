@@ -229,13 +229,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one task made with one model. `refused`: (step, rule, rows), most rows first.
+    """What one task made with one model. `passed`: rows that no step but the final choice is against; `refused`: (step, rule, rows).
 
     measures   (name, meaning, of the texts, of their sources or None, whether it raises an alarm);  said: the common opening of an alarm
     """
 
     name: str
     made: int
+    passed: int
     published: int
     refused: tuple[tuple[str, str, int], ...] = ()
     measures: tuple[tuple[str, str, float, float | None, bool], ...] = ()
@@ -348,7 +349,7 @@ class Facts:
     map: tuple[tuple[float, float, int, bool], ...] = ()  # x, y, cluster, kept
     samples: tuple[Sample, ...] = ()
     batches: tuple[Batch, ...] = ()
-    recycled: tuple[tuple[str, int], ...] = ()  # (rule, rows): published rewrites by the rule that left their source out
+    recycled: tuple[tuple[str, int], ...] = ()  # (rule, rows): generated rows that passed, by the rule that left their source out
     generated: tuple[Pair, ...] = ()
     filter_measures: tuple[Measure, ...] = ()
     recovery: Recovery | None = None

@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 import pytest
 
 from curate.report.page import (
+    Batch,
     CardLine,
     Cluster,
     Counts,
@@ -303,11 +304,24 @@ def hostile(payload: str) -> Facts:
         cluster_measures=(Measure(payload, 1.0, payload, 0.5, payload),),
         map=((0.0, 0.0, 0, True), (1.0, 1.0, 1, False)),
         samples=(Sample(payload, True, payload, 1.0, 0.5, payload, payload),),
+        batches=(Batch(payload, 9, 2, 1, ((payload, payload, 7),), ((payload, payload, 0.5, None, True),), payload),),
+        recycled=((payload, 2),),
         generated=(Pair(payload, payload, False, payload, payload, payload),),
         filter_measures=(Measure(payload, 1.0, payload),),
         identities=(Identity(payload, payload, payload),),
         recipe=payload,
     )
+
+
+def test_the_report_says_what_passed_why_not_and_which_batch_is_a_template():
+    measures = (("opening", "texts that begin alike", 0.6, 0.01, True), ("separable", "AUC", 0.9, None, False))
+    batch = Batch("distil m", 20, 5, 3, (("gate", "new_number", 9), ("select", "over_budget", 2)), measures, "in this article we")
+    pair = Pair("before", "after", True)
+    facts = replace(hostile("x"), batches=(batch, Batch("tidy m", 4, 0, 0)), recycled=(("below_filter_percentile", 4),), generated=(pair,))
+    text = " ".join(" ".join(Page(render(facts)).texts).split())
+    assert "Alarm: opening" in text and "in this article we" in text and "Yes, by opening" in text
+    assert "gate new_number 9, select over_budget 2" in text and "5, 25.0 %" in text
+    assert "Of the 5 rows that passed, 4 (80.0 %) have a source that was left out: below_filter_percentile 4" in text
 
 
 class Page(HTMLParser):
