@@ -256,6 +256,9 @@ def facts(seed: int, rows: int, show: int) -> list[str]:
             hits = sum(map(refused, verdicts))
             simple = sum(plain(*pair) for pair in pairs)
             lines.append(f"| {kind} | {len(pairs)} | {wilson(hits, len(pairs))} | {simple / len(pairs):.3f} |")
+        for what in ("number", "name"):
+            of_kind = [row for kind in kinds if kind.startswith(what) for _, row in told[kind]]
+            lines.append(f"| **all with a {what}** | {len(of_kind)} | **{wilson(sum(map(refused, of_kind)), len(of_kind))}** | |")
         read = read_pairs()
         for name, pairs in read.items():
             verdicts = judged(pairs)
