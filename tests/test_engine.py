@@ -11,6 +11,7 @@ import pytest
 
 from curate.engine import Inline, OnRay
 from curate.errors import InternalError, Stopped
+from curate.stage import Resources
 from curate.stopping import stop
 
 SCORERS = Path(__file__).parent / "scorers_for_tests"
@@ -211,3 +212,11 @@ def count_workers(ray: Any) -> list[tuple[int, str]]:
 def deaths(made: list[tuple[int, str]]) -> int:
     """Every worker made outside a new pool replaces one that died."""
     return sum(why == "again" for _, why in made)
+
+
+@pytest.mark.slow
+def test_a_stage_may_bound_how_many_workers_it_has(engine):
+    """An endpoint's limits hold for the run: it is asked by one worker, however many there are."""
+    ray = engine("ray")
+    assert ray._size(Resources(), 5) == 2
+    assert ray._size(Resources(workers=1), 5) == 1

@@ -107,3 +107,21 @@ def test_a_real_model_answers_and_repeats_itself(tmp_path):
     assert "Paris" in first and len(second) > 5
     assert made.equals(stage(backend=backend).load(tmp_path)(rows))
     assert json.loads(made.schema.metadata[b"counts"]) == {}
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_of_one_token_is_that_of_pytorch(padded):
+    import torch
+
+    from curate.generate._decoding import _attend
+
+    torch.manual_seed(0)
+    rows, heads, groups, keys, width = 3, 6, 2, 11, 8
+    query, key, value = torch.randn(rows, heads, 1, width), torch.randn(rows, groups, keys, width), torch.randn(rows, groups, keys, width)
+    mask = torch.ones(rows, 1, 1, keys, dtype=torch.bool)
+    mask[1, ..., :4] = False
+    found, _ = _attend(None, query, key, value, mask if padded else None)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key.repeat_interleave(3, 1), value.repeat_interleave(3, 1), attn_mask=mask if padded else None
+    )
+    assert torch.allclose(found, expected.transpose(1, 2), atol=1e-6)
