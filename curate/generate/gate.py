@@ -280,7 +280,8 @@ class Judge:
         was_worth, is_worth = self.parents.get(row.get("parent_at") or ""), row[gate.quality] if gate.quality else None
         gained = round(is_worth - was_worth, 5) if is_worth is not None and was_worth is not None else None
         change = self._change(honest, new, kept, lang or was) if kept != "free" else None
-        links = tuple(link for link in dict.fromkeys(_LINK.findall(new)) if link.rstrip(".,") not in honest) if kept != "free" else ()
+        said = honest.lower()
+        links = tuple(link for link in dict.fromkeys(_LINK.findall(new)) if kept != "free" and link.rstrip(".,").lower() not in said)
         found.update(
             gate_length_ratio=ratio if old.strip() else None,
             gate_similarity=near,
