@@ -117,7 +117,7 @@ def test_a_killed_worker_costs_its_shard_once_more_and_no_bytes(project, cluster
         return workers[-1]
 
     engine._actor = remembered  # type: ignore[method-assign]
-    stopped = threading.Event()
+    stopped, killed = threading.Event(), []
 
     def kill_some() -> None:
         # far enough apart that a busy machine has finished the first one's shard: a second death of one shard is another matter
@@ -126,6 +126,7 @@ def test_a_killed_worker_costs_its_shard_once_more_and_no_bytes(project, cluster
                 return
             if workers:
                 engine.ray.kill(workers[-1])
+                killed.append(wait)
 
     killer = threading.Thread(target=kill_some)
     killer.start()
@@ -135,5 +136,6 @@ def test_a_killed_worker_costs_its_shard_once_more_and_no_bytes(project, cluster
         stopped.set()
         killer.join()
         engine.close()
+    assert killed
     assert facts["quarantined"] == 1  # the line that was bad from the start
     assert project.tree() == project.tree("undisturbed")
