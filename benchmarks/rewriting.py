@@ -553,7 +553,7 @@ def main() -> None:
         "injection": lambda a: injection(a.seed, a.show),
         "collapse": lambda a: collapse(a.seed),
         "speed": lambda a: speed(a.seed, 64, 12),
-        "own": lambda a: own(a.seed, 120),
+        "own": lambda a: own(a.seed, 72),
     }
     parser.add_argument("parts", nargs="*", choices=list(parts), default=list(parts))
     parser.add_argument("--seed", type=int, default=0)
