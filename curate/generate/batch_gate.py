@@ -137,7 +137,8 @@ def _new_and_old(row: dict[str, Any]) -> tuple[str, str]:
     parent, response = row["parent_text"] or "", row["response"] or ""
     if row["prompt"] is None:
         return row["text"], parent
-    if parent.endswith(response) and response:  # the answer is the old one: the prompt is new
+    stayed = parent.startswith(row["text"][: len(row["text"]) - len(response)].rstrip())
+    if response and parent.endswith(response) and not stayed:  # another prompt with the old answer
         return row["prompt"], parent[: len(parent) - len(response)].rstrip()
     return response, parent[len(row["text"]) - len(response) :]
 

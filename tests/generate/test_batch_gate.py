@@ -6,7 +6,7 @@ import random
 import pyarrow as pa
 from given import Shards
 
-from curate.generate.batch_gate import BatchGate
+from curate.generate.batch_gate import BatchGate, _new_and_old
 
 RANDOM = random.Random(1)
 WORDS = [f"w{number}" for number in range(4000)]
@@ -72,3 +72,14 @@ def test_the_answer_alone_is_compared_where_the_prompt_stayed(tmp_path):
     )  # fmt: skip
     _, batches = judged(tmp_path, answers)
     assert batches[0]["said"] == "because of it"
+
+
+def test_an_answer_that_equals_the_given_one_is_still_what_was_made():
+    row = {
+        "prompt": "Is it good or bad?",
+        "response": "Good.",
+        "text": "Is it good or bad?\n\nGood.",
+        "parent_text": "Is it good or bad?\n\nGood.",
+    }
+    assert _new_and_old(row) == ("Good.", "Good.")
+    assert _new_and_old(row | {"prompt": "Good or bad?", "text": "Good or bad?\n\nGood."}) == ("Good or bad?", "Is it good or bad?")
