@@ -1,7 +1,7 @@
 """Which numbers and names a text states, and which of them another text adds or loses.
 
-Numbers are compared by value: 4,000 is 4000, "twelve" 12, "3.5 million" 3500000, "1939-45" 1939 and 1945. A number word may
-vouch for a number, and is one itself from two to ninety-nine thousand; "one", ordinals, "twice", "both" only vouch.
+Numbers are compared by value: 4,000 is 4000, "twelve" 12, "3.5 million" 3500000, "1939-45" 1939 and 1945. Number
+words from two on are numbers; "one", ordinals, "twice", "both" only vouch for one.
 
 Names are words that begin with a capital where a small letter would stand: inside a sentence always, at its beginning only
 if the word is not known in small letters (`small`: words that a corpus writes so; truecasing, Lita et al. 2003,

@@ -66,7 +66,7 @@ class Rewrite(Stage):
     max_source_tokens   what is longer is left out: document, or prompt with the answer where that is shown (for an endpoint,
                         four bytes count as a token)
     budget_tokens       most tokens that the model may read and write, counted before it is asked: each request at what it
-                        shows and `max_new_tokens`. Rows are taken in the order of their draws until the next does not fit
+                        shows (a chat template's own tokens aside) and `max_new_tokens`. Rows are taken in the order of their draws until the next does not fit
     cache               folder of stored responses; a run sets it
     """
 
