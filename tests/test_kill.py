@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -102,39 +103,34 @@ def test_any_number_of_kills_leaves_the_bytes_of_an_undisturbed_run(project, eng
 
 
 def test_a_killed_worker_costs_its_shard_once_more_and_no_bytes(project, cluster):
-    """One worker is killed from outside while it works: the run goes on, nothing is set aside."""
-    import threading
-
+    """Workers are killed from outside while they hold a shard: the run goes on, nothing is set aside."""
     from curate.engine import OnRay
 
     killable(project)
     project.run("undisturbed")
     engine = OnRay(workers=2)
-    actor, workers = engine._actor, []
+    make_pool, begun, killed = engine._pool, [], []
 
-    def remembered(resources: Any, size: int) -> Any:
-        workers.append(actor(resources, size))
-        return workers[-1]
+    def kill(worker: Any) -> None:
+        engine.ray.kill(worker)
+        killed.append(worker)
 
-    engine._actor = remembered  # type: ignore[method-assign]
-    stopped, killed = threading.Event(), []
+    def pool_that_loses_one(resources: Any, size: int) -> list[Any]:
+        known = set(engine.pools)
+        pool = make_pool(resources, size)
+        # Once for a new pool, in the moment after its worker was given a shard and before its process can have answered:
+        # the replacement lives, for a second death of one shard is another matter.
+        if set(engine.pools) != known:
+            begun.append(threading.Timer(0.1, kill, (pool[-1],)))
+            begun[-1].start()
+        return pool
 
-    def kill_some() -> None:
-        # far enough apart that a busy machine has finished the first one's shard: a second death of one shard is another matter
-        for wait in (3.0, 15.0, 15.0):
-            if stopped.wait(wait):
-                return
-            if workers:
-                engine.ray.kill(workers[-1])
-                killed.append(wait)
-
-    killer = threading.Thread(target=kill_some)
-    killer.start()
+    engine._pool = pool_that_loses_one  # type: ignore[method-assign]
     try:
         facts = project.with_engine(engine)
     finally:
-        stopped.set()
-        killer.join()
+        for timer in begun:
+            timer.join()
         engine.close()
     assert killed
     assert facts["quarantined"] == 1  # the line that was bad from the start
