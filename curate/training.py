@@ -12,11 +12,15 @@ from curate import models
 from curate.errors import UserMistake
 
 
-def fit_logistic(features: Any, positive: np.ndarray, strength: float = 1.0, scaled: bool = False) -> tuple[np.ndarray, float]:
+def fit_logistic(
+    features: Any, positive: np.ndarray, strength: float = 1.0, scaled: bool = False, weight: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
     """Weights float64 (columns,) and bias of an L2-regularised logistic regression, classes weighted equally.
 
     features  (n, columns), dense or scipy sparse; positive  bool (n,); strength  inverse of the regularisation
     scaled    dense columns of different units: regularised as if each had mean 0 and deviation 1; the weights are for the columns as given
+    weight    (n,) what each row counts; None: 1. A row and its copies that share a weight of 1 leave the regularisation what it is: copies at full
+              weight weaken it, and what that does to the scores is easily taken for the effect of the copies
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -29,7 +33,7 @@ def fit_logistic(features: Any, positive: np.ndarray, strength: float = 1.0, sca
         features = (features - mean) / deviation
     # L-BFGS: no random numbers, unlike liblinear and saga.
     head = LogisticRegression(C=strength, class_weight="balanced", solver="lbfgs", max_iter=300, tol=1e-5)
-    head.fit(features, positive.astype(np.int8))
+    head.fit(features, positive.astype(np.int8), sample_weight=weight)
     weights = head.coef_[0].astype(np.float64) / deviation
     return weights, float(head.intercept_[0] - (weights * mean).sum())
 

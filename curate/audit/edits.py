@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from curate.generate.antidote import attribute_of, swap
+from curate.generate.exchange import attribute_of, swap
 from curate.generate.lexicon import Lexicon
 
 _STRAIGHT = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "…": "..."})

@@ -41,7 +41,7 @@ TRUSTED = "trusted_by_audit"  # column of the tables that filters are trained on
 SHARES = (0.0, 0.01, 0.05, 0.1)  # of pool rows in a polluted trusted set
 HALF = 0.5  # what is looked at where the recipe has no bound
 FEWEST = 10  # rows that an edit must change to be told of
-LEXICONS = ("gender", "origin", "religion")
+LEXICONS = ("gender", "origin", "religion", "orientation", "age")
 Say = Callable[[str], None]
 
 

@@ -4,6 +4,8 @@ A lexicon is a YAML file (see `lexicons/gender.yaml`, which uses every key):
 
     attribute   name                        values    its values, two or more
     forms       lists as long as `values`: one meaning, a word for each value
+    mentions    people | all                people (the default): see `exchange.py`; all: every form counts, whatever the text is about,
+                                            for labels that must not depend on the group
     several     swap | skip                 a text that mentions two values: exchange them, or leave the row out
     contextual  word -> {before_noun, otherwise}, and contextual_value: word -> value   (attributes of two values only)
     not_noun, unclear_after, unclear_before   words that decide about `contextual`
@@ -42,6 +44,7 @@ class Lexicon(BaseModel):
     attribute: str
     values: tuple[str, ...]
     forms: tuple[tuple[str, ...], ...]
+    mentions: Literal["people", "all"] = "people"
     several: Literal["swap", "skip"] = "skip"
     contextual: dict[str, ByFollowing] = {}
     contextual_value: dict[str, str] = {}

