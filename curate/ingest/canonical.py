@@ -3,6 +3,7 @@
     instruction   prompt = instruction and input, response = output, text = prompt and response
     chat          response = last assistant message, prompt = every message before it, text = every message
     text          text only; prompt and response null
+    table         text = the cells of `fields.columns` as one JSON object, in that order
 
 Parts are joined by one empty line; blank parts are left out. Texts are kept as given: no Unicode normal form
 is imposed. Role labels are not written into prompt and text, as `messages` keeps them.
@@ -128,7 +129,20 @@ def chat_row(record: Mapping[str, Any], fields: Any) -> Row:
     return Row(messages, prompt, "" if is_blank(response) else response, text)
 
 
-BUILDERS = {"instruction": instruction_row, "chat": chat_row, "text": text_row}
+def table_row(record: Mapping[str, Any], fields: Any) -> Row:
+    """Cells keep their type (a CSV has strings only); a cell that is missing or not a number is null."""
+    cells = {}
+    for name in fields.columns:
+        value = record.get(name)
+        if type(value) is bytes:
+            raise BadRow("invalid_utf8")
+        cells[name] = None if type(value) is float and value - value != 0 else value
+    if all(value is None for value in cells.values()):
+        raise BadRow("blank_row")
+    return Row(None, None, None, _compact(cells))
+
+
+BUILDERS = {"instruction": instruction_row, "chat": chat_row, "text": text_row, "table": table_row}
 
 
 def _join(*parts: str) -> str:

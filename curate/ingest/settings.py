@@ -36,7 +36,7 @@ class Source(BaseModel):
 
 
 class Fields(BaseModel):
-    """Exact names of the user's columns; `role` and `content` are the keys inside a message."""
+    """Exact names of the user's columns; `role` and `content` are the keys inside a message, `columns` the cells of a table's row."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     instruction: str = "instruction"
@@ -47,6 +47,7 @@ class Fields(BaseModel):
     content: str = "content"
     text: str = "text"
     id: str = "id"
+    columns: tuple[str, ...] = ()
 
 
 class Ingest(BaseModel):
@@ -55,7 +56,7 @@ class Ingest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str | tuple[str, ...] | None = None
     sources: tuple[Source, ...] | None = None
-    kind: Literal["auto", "instruction", "chat", "text"] = "auto"
+    kind: Literal["auto", "instruction", "chat", "text", "table"] = "auto"
     fields: Fields = Fields()
     keep: tuple[str, ...] = ()
     shard_rows: int = Field(5000, gt=0)
@@ -82,6 +83,8 @@ class Ingest(BaseModel):
     def _one_origin(self) -> Ingest:
         if bool(self.path) == bool(self.sources):
             raise ValueError("give either ingest.path or ingest.sources")
+        if self.kind == "table" and (not self.fields.columns or len(set(self.fields.columns)) < len(self.fields.columns)):
+            raise ValueError("kind: table needs the columns of a row, each once: fields: {columns: [age, sex, income]}")
         names = [source.name for source in self.sources or ()]
         if len(set(names)) != len(names):
             raise ValueError("sources: two have the same name; give each its own")
@@ -110,7 +113,9 @@ class Ingest(BaseModel):
     def required(self, kind: str) -> tuple[str, ...]:
         """Columns without which a file cannot be read as this kind."""
         fields = self.fields
-        return {"instruction": (fields.instruction, fields.output), "chat": (fields.messages,), "text": (fields.text,)}[kind]
+        return {
+            "instruction": (fields.instruction, fields.output), "chat": (fields.messages,), "text": (fields.text,), "table": fields.columns,
+        }[kind]  # fmt: skip
 
     def used(self, kind: str) -> tuple[str, ...]:
         """Columns that are looked at, once each; the others pass by untouched."""

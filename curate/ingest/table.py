@@ -22,7 +22,7 @@ def check_schema(settings: Ingest, schema: pa.Schema) -> list[str]:
     """The used columns that the file has; raises UserMistake for a missing, doubled or wrongly typed one."""
     kind = check_columns(settings, schema.names)
     fields = settings.fields
-    texts = {"instruction": (fields.instruction, fields.input, fields.output), "chat": (), "text": (fields.text,)}[kind]
+    texts = {"instruction": (fields.instruction, fields.input, fields.output), "chat": (), "text": (fields.text,), "table": ()}[kind]
     names = [name for name in settings.used(kind) if name in schema.names]
     for name in names:
         column = schema.field(name).type
