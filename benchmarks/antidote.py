@@ -337,16 +337,10 @@ def _moved(stage: Any, folder: Path, table: pa.Table, texts: list[str], of_peopl
     chance = random.Random(0)
     pairs = chance.sample(pairs, min(4000, len(pairs)))
     of = [i for i, _ in pairs]
-    folds = stage._folds(texts)[of]
-    score = stage.load(folder)
-    held, stage_folds = folds, type(stage)._folds
-    type(stage)._folds = lambda self, asked: held  # the copy is judged by its original's model
-    try:
-        before = score(table.take(pa.array(of))).column("filter_percentile").to_numpy().astype(np.float64)
-        after = score(pa.table({"text": pa.array([copy for _, copy in pairs], pa.large_string())})).column("filter_percentile").to_numpy()
-    finally:
-        type(stage)._folds = stage_folds
-    return before, after.astype(np.float64)
+    judge, folds = stage.judge(folder), stage.folds(texts)[of]
+    before = judge(table.take(pa.array(of)), folds)["filter_percentile"]
+    after = judge(pa.table({"text": pa.array([copy for _, copy in pairs], pa.large_string())}), folds)["filter_percentile"]
+    return before.astype(np.float64), after.astype(np.float64)
 
 
 def _t(difference: np.ndarray, digits: int) -> str:
@@ -403,7 +397,7 @@ def of_table(seeds: int) -> list[str]:
                 models = {kind: _worst_case(fit, given, label, of, added, asked) for kind, fit in FITS.items()}
             else:
                 origin = np.concatenate([np.arange(TRAIN), of])
-                share = (1 / np.bincount(origin, minlength=TRAIN))[origin]
+                share = (1 / np.bincount(origin, minlength=TRAIN).clip(1))[origin]
                 models = {kind: fit(np.concatenate([given, added]), label[origin], share, asked) for kind, fit in FITS.items()}
             for kind, scores in models.items():
                 told = [roc.auc(scores, truth)]

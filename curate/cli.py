@@ -328,6 +328,47 @@ def audit_filter(
     _say({**found, "report": str(path)}, as_json, f"{audits.table(found)}\n\nreport  {path}")
 
 
+@app.command("audit-fairness")
+def audit_fairness(
+    run_folder: RunFolder,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="Also ask this language model for its loss. May be repeated.", show_default=False),
+    ] = None,
+    lexicon: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Attributes [default: gender, origin, religion, orientation, age]. May be repeated.", show_default=False
+        ),
+    ] = None,
+    lexicon_folder: Annotated[Path | None, typer.Option(help="Folder of lexicons of your own.", show_default=False)] = None,
+    rows: Annotated[int, typer.Option(help="Pairs of a row and its exchange for each attribute, at most.", min=1)] = 500,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether the run's scores depend on whom a text is about: rows are scored again with their people exchanged.
+
+    Every scorer of the recipe that reads a row's text alone is asked, the trained filter and language models too. `antidote: true` in the recipe's
+    filter section mends a filter; `antidote: {by: filter_unfairness}` adds rows to the set.
+
+    Example:  curate audit-fairness runs/pretraining
+    """
+    from curate.engine import set_threads
+    from curate.ledger import open_run
+
+    set_threads(1)
+    from curate.audit import fairness
+    from curate.report.facts import write_report
+    from curate.score.filter import LEXICONS
+
+    ledger = open_run(run_folder)
+    found = fairness.audit(
+        ledger, models=model or (), lexicons=lexicon or LEXICONS, folder=str(lexicon_folder) if lexicon_folder else None, most=rows,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+    )  # fmt: skip
+    path = write_report(ledger)
+    _say({**found, "report": str(path)}, as_json, f"{fairness.table(found)}\n\nreport  {path}")
+
+
 def _say(facts: dict[str, Any], as_json: bool, text: str) -> None:
     """Text for people; with --json one object on one line, the last of stdout."""
     if as_json:

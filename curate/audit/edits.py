@@ -1,7 +1,7 @@
 """Edits that change how a text looks, or whom it is about, and not how good it is: a filter's score should hardly move.
 
-`again` is the mark to hold them against: it adds a space at the end, which no member of a filter reads, but another of the
-cross-fitted models scores the row. What it moves is the filter's own noise.
+`again` is the mark to hold them against: the text is the same but for a space at its end, which no member of a filter reads, and
+another of the cross-fitted models scores it. What it moves is the filter's own noise. All others are scored by the original's model.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from curate.algorithms import roc
 from curate.algorithms.overlap import near_repeats
+from curate.algorithms.unfairness import unfairness
 from curate.algorithms.word_hashes import word_hashes
 from curate.audit import edits
 from curate.audit.corpus import Corpus, Tables, highest, read_corpus, settings_of
@@ -32,9 +33,8 @@ from curate.ledger import Ledger
 from curate.score._bytes import byte_blocks
 from curate.score._texts import read_texts
 from curate.score._trusted import draw
-from curate.score.filter import FOLDS, Filter
+from curate.score.filter import FOLDS, Filter, Judge
 from curate.score.language import identifier
-from curate.stage import TableFunction
 from curate.store import write_json
 
 TRUSTED = "trusted_by_audit"  # column of the tables that filters are trained on again
@@ -139,15 +139,17 @@ def _trained(table: pa.Table, trusted: np.ndarray, settings: Filter) -> tuple[np
 # ---- edits ---------------------------------------------------------------------------------------------------------
 
 
-def edited(corpus: Corpus, score: TableFunction, kept: float, seed: int, most: int = 1000) -> list[dict[str, Any]]:
-    """How far filter_percentile moves by each edit, over at most `most` rows of trusted and pool that it changes.
+def edited(corpus: Corpus, settings: Filter, fitted: Path, kept: float, seed: int, most: int = 1000) -> list[dict[str, Any]]:
+    """How far filter_percentile moves by each edit, over at most `most` rows of trusted and pool that it changes; original and edit by the same model.
 
-    shift  mean of the change, points of 100;  moved  mean of its size;  high  its 95th percentile;  crossed  share of rows that change sides of the cut
+    shift  mean of the change, points of 100;  moved  mean of its size;  q75, high  its third quartile and 95th percentile;
+    crossed  share of rows that change sides of the cut
     """
-    texts = corpus.texts()
+    judge, texts = settings.judge(fitted), corpus.texts()
     order = sorted(range(len(texts)), key=lambda i: draw(seed, "edits", texts[i]))[: 5 * most]
     some, given = [texts[i] for i in order], corpus.table.take(pa.array(order, pa.int64()))
-    before = _percentiles(score, given)
+    fold = settings.folds(some)
+    before = _percentiles(judge, given, fold)
     cut = 100 * (1 - kept)
     found = []
     made = [
@@ -158,17 +160,19 @@ def edited(corpus: Corpus, score: TableFunction, kept: float, seed: int, most: i
         if changed:
             rows = [i for i, _ in changed[:most]]
             text = pa.array([text for _, text in changed[:most]], pa.large_string())
-            after = _percentiles(score, given.take(pa.array(rows, pa.int64())).set_column(0, "text", text))
-            change = after - before[rows]
+            # `again` tells what another model would say: the text is the same
+            models = settings.folds(text.to_pylist()) if name == "again" else fold[rows]
+            after = _percentiles(judge, given.take(pa.array(rows, pa.int64())).set_column(0, "text", text), models)
+            gap = unfairness(before[rows], after, cut)
             found.append({
-                "kind": kind, "edit": name, "rows": len(rows), "shift": float(change.mean()), "moved": float(np.abs(change).mean()),
-                "high": float(np.quantile(np.abs(change), 0.95)), "crossed": float(np.mean((after >= cut) != (before[rows] >= cut))),
+                "kind": kind, "edit": name, "rows": len(rows), "shift": float((after - before[rows]).mean()), "moved": gap.mean, "q75": gap.q75, "high": gap.q95,
+                "crossed": gap.flips,
             })  # fmt: skip
     return found
 
 
-def _percentiles(score: TableFunction, table: pa.Table) -> np.ndarray:
-    return score(table).column("filter_percentile").to_numpy().astype(np.float64)
+def _percentiles(judge: Judge, table: pa.Table, fold: np.ndarray) -> np.ndarray:
+    return judge(table, fold)["filter_percentile"].astype(np.float64)
 
 
 # ---- all of it -------------------------------------------------------------------------------------------------------
@@ -209,7 +213,7 @@ def audit(
             f"no edits were tried: the filter reads stored columns ({', '.join(settings.stored())}), and an edited text has none"
         )
     else:
-        tried = edited(corpus, settings.load(fitted), kept, seed)
+        tried = edited(corpus, settings, fitted, kept, seed)
         found["edits"] = [item for item in tried if item["rows"] >= FEWEST]
         if few := len(tried) - len(found["edits"]):
             found["remarks"].append(f"{few} edits change fewer than {FEWEST} rows, too few to say something: they are left out")
@@ -256,9 +260,9 @@ def table(found: Mapping[str, Any]) -> str:
         for item in found["pollution"]
     ]
     if found["edits"]:
-        out += ["", f"{'edits':<11}{'':32}{'rows':>6}{'shift':>8}{'moved':>8}{'95 %':>8}{'change sides':>14}"]
+        out += ["", f"{'edits':<11}{'':32}{'rows':>6}{'shift':>8}{'moved':>8}{'75 %':>8}{'95 %':>8}{'change sides':>14}"]
         out += [
-            f"{item['kind']:<11}{item['edit']:<32}{item['rows']:>6}{item['shift']:+8.1f}{item['moved']:8.1f}{item['high']:8.1f}{item['crossed']:14.1%}"
+            f"{item['kind']:<11}{item['edit']:<32}{item['rows']:>6}{item['shift']:+8.1f}{item['moved']:8.1f}{item['q75']:8.1f}{item['high']:8.1f}{item['crossed']:14.1%}"
             for item in found["edits"]
         ]
     if "induced" in found:

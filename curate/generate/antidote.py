@@ -23,6 +23,7 @@ from curate.algorithms.water_filling import water_fill
 from curate.generate.exchange import attribute_of, swap
 from curate.generate.lexicon import Lexicon, read_lexicons
 from curate.generate.rows import GENERATED, PARENT, When, child, draw, generated, parents
+from curate.ingest.canonical import as_text
 from curate.stage import FitEngine, Inputs, Stage, TableFunction
 
 
@@ -35,6 +36,7 @@ class Antidote(Stage):
     views              which rows: "pair" (with a prompt), "text" (plain documents)
     variants           other values per row and attribute, chosen by a hash of (seed, row_id, value)
     when, share        which rows; `share` of them, drawn by a hash of (seed, row_id)
+    keep               columns of yours (strings, see ingest.keep) that an antidote takes from its parent, such as its label
     budget             at most so many parents (null: no bound), shared over the values of the column `groups` by their size
     by                 a column: parents with the highest value come first (such as filter_unfairness, what an exchange moves); null: drawn.
                        Rows where it is null are no parents
@@ -50,6 +52,7 @@ class Antidote(Stage):
     views: tuple[Literal["pair", "text"], ...] = ("pair", "text")
     when: When = Field({"nominated": True})
     share: float = Field(1.0, gt=0, le=1)
+    keep: tuple[str, ...] = ()
     budget: int | None = Field(None, ge=1)
     by: str | None = None
     groups: str | None = None
@@ -57,13 +60,13 @@ class Antidote(Stage):
     seed: int = 0
 
     def reads(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*PARENT, *self.when, *(name for name in (self.by, self.groups) if name))))
+        return tuple(dict.fromkeys((*PARENT, *self.when, *(name for name in (self.by, self.groups) if name), *self.keep)))
 
     def reads_if_present(self) -> tuple[str, ...]:
         return ("origin",)
 
     def writes(self) -> pa.Schema:
-        return GENERATED
+        return pa.schema([*GENERATED, *((name, pa.large_string()) for name in self.keep)])
 
     def identity(self) -> dict[str, Any]:
         return {"lexicons": [lexicon.digest for lexicon in read_lexicons(self.lexicons, self.folder)]}
@@ -75,36 +78,21 @@ class Antidote(Stage):
             lexicons = read_lexicons(self.lexicons, self.folder)
             found: dict[str, tuple[float, float, str]] = {}  # equal rows are one parent
             for _, table in inputs.tables():
-                columns = [name for name in (self.by, self.groups) if name]
-                beside = {
-                    row_id: values
-                    for row_id, *values in zip(
-                        table.column("row_id").to_pylist(), *(table.column(name).to_pylist() for name in columns), strict=True
-                    )
-                }
                 for row in self._parents(table):
-                    values = dict(zip(columns, beside[row["row_id"]], strict=True))
-                    first = -float(values[self.by]) if self.by else 0.0
                     if any(attribute_of(row["prompt"], row["response"], row["text"], lexicon)[0] is not None for lexicon in lexicons):
-                        at = draw(self.seed, "antidote", row["row_id"])
-                        found[row["row_id"]] = (first, at, str(values[self.groups]) if self.groups else "")
+                        first = -float(row[self.by]) if self.by else 0.0
+                        group = str(row[self.groups]) if self.groups else ""
+                        found[row["row_id"]] = (first, draw(self.seed, "antidote", row["row_id"]), group)
             chosen = sorted(_within(found, self.budget))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "parents.json").write_text(json.dumps(chosen, indent=0) + "\n", encoding="utf-8")
 
     def _parents(self, table: pa.Table) -> list[dict[str, Any]]:
         """Rows of the wanted kinds that have a text and, where `by` names a column, a finite value of it."""
-        ranked = None
-        if self.by:
-            values = zip(table.column("row_id").to_pylist(), table.column(self.by).to_pylist(), strict=True)
-            ranked = {row_id for row_id, value in values if value is not None and math.isfinite(value)}
-        return [
-            row
-            for row in parents(table, self.when, self.share, self.seed, "antidote")
-            if row["text"] is not None
-            and ("pair" if row["prompt"] is not None else "text") in self.views
-            and (ranked is None or row["row_id"] in ranked)
-        ]
+        beside = (*(name for name in (self.by, self.groups) if name), *self.keep)
+        found = parents(table, self.when, self.share, self.seed, "antidote", beside)
+        found = [row for row in found if row["text"] is not None and ("pair" if row["prompt"] is not None else "text") in self.views]
+        return [row for row in found if self.by is None or (row[self.by] is not None and math.isfinite(row[self.by]))]
 
     def load(self, folder: Path) -> TableFunction:
         lexicons = read_lexicons(self.lexicons, self.folder)
@@ -123,8 +111,9 @@ class Antidote(Stage):
                     if value is None:
                         counts[f"{lexicon.attribute}:{reason}"] += 1
                     else:
-                        made += [_row(row, lexicon, value, other) for other in self._others(row["row_id"], lexicon, value)]
-            return generated(made, counts)
+                        kept = {name: as_text(row[name]) for name in self.keep}
+                        made += [_row(row, lexicon, value, other) | kept for other in self._others(row["row_id"], lexicon, value)]
+            return generated(made, counts, self.writes())
 
         return antidotes
 
@@ -133,21 +122,18 @@ class Antidote(Stage):
         return sorted(others, key=lambda other: draw(self.seed, "antidote", row_id, lexicon.attribute, other))[: self.variants]
 
 
-def _row(row: dict[str, Any], lexicon: Lexicon, value: str, other: str) -> dict[str, Any]:
-    def swapped(text: str | None) -> str | None:
-        return None if text is None else swap(text, lexicon, value, other)
-
+def swapped(row: dict[str, Any], lexicon: Lexicon, value: str, other: str) -> dict[str, Any]:
+    """messages, prompt, response and text of a row with the two values exchanged."""
     turns = [{"role": turn["role"], "content": swap(turn["content"], lexicon, value, other)} for turn in row["messages"] or ()]
+    parts = {name: None if row[name] is None else swap(row[name], lexicon, value, other) for name in ("prompt", "response", "text")}
+    return {"messages": turns or None, **parts}
+
+
+def _row(row: dict[str, Any], lexicon: Lexicon, value: str, other: str) -> dict[str, Any]:
+    made = swapped(row, lexicon, value, other)
     return child(
-        row,
-        messages=turns or None,
-        prompt=swapped(row["prompt"]),
-        response=swapped(row["response"]),
-        text=swap(row["text"], lexicon, value, other),
-        origin="antidote",
-        generator=f"swap {lexicon.attribute}:{value}>{other} stop",
-        prompt_digest=lexicon.digest,
-    )
+        row, **made, origin="antidote", generator=f"swap {lexicon.attribute}:{value}>{other} stop", prompt_digest=lexicon.digest
+    )  # fmt: skip
 
 
 def _within(found: dict[str, tuple[float, float, str]], budget: int) -> list[str]:

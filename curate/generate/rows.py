@@ -42,8 +42,8 @@ class Range(BaseModel):
 When = dict[str, Range | tuple[Scalar, ...] | Scalar]
 
 
-def parents(table: pa.Table, when: When, share: float, seed: int, stage: str) -> list[dict[str, Any]]:
-    """The rows a generator starts from, as dictionaries, in table order.
+def parents(table: pa.Table, when: When, share: float, seed: int, stage: str, beside: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The rows a generator starts from, as dictionaries, in table order, with the columns `beside`.
 
     A row counts when each column of `when` holds its value (one of several, or within a range; null never holds), when
     its draw is below `share`, and when it was not itself generated: `depth` stays 1.
@@ -67,7 +67,7 @@ def parents(table: pa.Table, when: When, share: float, seed: int, stage: str) ->
         and all(holds(column[row], value) for column, value in zip(columns, wanted, strict=True))
         and (share >= 1 or draw(seed, stage, row_id) < share)
     ]
-    return table.select(PARENT).take(pa.array(chosen, pa.int64())).to_pylist()
+    return table.select(tuple(dict.fromkeys((*PARENT, *beside)))).take(pa.array(chosen, pa.int64())).to_pylist()
 
 
 def draw(seed: int, *key: str) -> float:
@@ -118,7 +118,7 @@ def with_response(parent: Mapping[str, Any], response: str) -> str:
     return f"{parent['prompt']}\n\n{response}"
 
 
-def generated(rows: Sequence[dict[str, Any]], counts: Mapping[str, int]) -> pa.Table:
+def generated(rows: Sequence[dict[str, Any]], counts: Mapping[str, int], schema: pa.Schema = GENERATED) -> pa.Table:
     """The table a generator returns; `counts` (reason -> rows left out) go into its schema metadata."""
-    table = pa.Table.from_pylist(list(rows), schema=GENERATED)
+    table = pa.Table.from_pylist(list(rows), schema=schema)
     return table.replace_schema_metadata({"counts": json.dumps(counts, sort_keys=True)})

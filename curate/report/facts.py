@@ -139,6 +139,7 @@ def gather(ledger: Ledger) -> page.Facts:
         filter_measures=tuple(_filter_measures(ledger)),
         recovery=_recovery(ledger),
         audit=_audit(ledger),
+        fairness=_fairness(ledger),
         identities=tuple(_identities(ledger)),
         recipe=recipe,
     )
@@ -185,9 +186,20 @@ def _audit(ledger: Ledger) -> page.Audit | None:
     return page.Audit(
         found["purity"]["trusted_rows"], found["purity"]["near_copies_of_pool_rows"], found["purity"]["set_aside_rows"], found["kept"], tuple(aucs),
         tuple((item["share"], item["rows_set_aside"], item["overlap"]) for item in found["pollution"]),
-        tuple((item["kind"], item["edit"], item["rows"], item["moved"], item["high"], item["crossed"]) for item in found["edits"]),
+        tuple((item["kind"], item["edit"], item["rows"], item["moved"], item.get("q75"), item["high"], item["crossed"]) for item in found["edits"]),
         proofs, told.get("tokens", 0), told.get("judges", 0), told.get("seeds", 0), tuple(found["remarks"]),
     )  # fmt: skip
+
+
+def _fairness(ledger: Ledger) -> page.Fairness | None:
+    """What `curate audit-fairness` wrote."""
+    found = read_json(ledger.folder / "audit" / "fairness.json")
+    if found is None:
+        return None
+    names = ("scorer", "column", "attribute", "mean", "q75", "q95", "flips", "deviations")
+    return page.Fairness(
+        tuple(found["pairs"].items()), tuple(tuple(item[name] for name in names) for item in found["moved"]), tuple(found["remarks"])
+    )
 
 
 def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:

@@ -290,7 +290,7 @@ class Audit:
     """What `curate audit-filter` found. Shares are 0 to 1.
 
     held_out    what the AUC is of, and it;  pollution  share of pool rows in the trusted set, rows set aside, part of the choice that stays
-    edits       kind, edit, rows, mean size of the change in points of 100, its 95th percentile, share that changes sides
+    edits       kind, edit, rows, mean size of the change in points of 100, its third quartile (None: of an older audit) and 95th percentile, share that changes sides
     """
 
     trusted_rows: int
@@ -299,7 +299,7 @@ class Audit:
     kept: float
     held_out: tuple[tuple[str, float], ...]
     pollution: tuple[tuple[float, int, float], ...]
-    edits: tuple[tuple[str, str, int, float, float, float], ...]
+    edits: tuple[tuple[str, str, int, float, float | None, float, float], ...]
     proofs: tuple[Proof, ...]
     tokens: int
     judges: int
@@ -310,6 +310,20 @@ class Audit:
         """Ends of the axis of differences: 0 and all intervals."""
         marks = [mark for proof in self.proofs if proof.difference for mark in proof.difference]
         return min([0.0, *marks]), max([0.0, *marks])
+
+
+@dataclass(frozen=True)
+class Fairness:
+    """What `curate audit-fairness` found.
+
+    pairs    attribute and how many rows were scored with their people exchanged
+    moved    scorer, column, attribute, then of |f(x) - f(x')|: mean, third quartile, 95th percentile; share of pairs on both sides of the median;
+             mean gap in standard deviations of the score
+    """
+
+    pairs: tuple[tuple[str, int], ...]
+    moved: tuple[tuple[str, str, str, float, float, float, float, float], ...]
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -354,6 +368,7 @@ class Facts:
     filter_measures: tuple[Measure, ...] = ()
     recovery: Recovery | None = None
     audit: Audit | None = None
+    fairness: Fairness | None = None
     identities: tuple[Identity, ...] = ()
     recipe: str = ""
 

@@ -39,6 +39,7 @@ BINS = 20
 LEXICONS = ("gender", "origin", "religion", "orientation", "age")
 FEW = 100  # pool texts of a value of `words_within`: fewer are held against all
 MANY = 0.05  # of the trusted rows: where more are set aside, the fit says so
+Judge = Callable[[pa.Table, np.ndarray], dict[str, Any]]
 _LISTED = 50  # rows set aside that info.json shows
 _SOURCES = 10  # no more values of `held_out_by` than that are left out one by one
 
@@ -248,6 +249,26 @@ class Filter(Stage):
         (folder / "info.json").write_text(json.dumps(info, indent=2, sort_keys=True) + "\n")
 
     def load(self, folder: Path) -> TableFunction:
+        score = self.judge(folder)
+
+        def filter_(table: pa.Table) -> pa.Table:
+            fold = self.folds(table.column("text").to_pylist())
+            columns = score(table, fold)
+            if self.labels:
+                names, lowest = zip(*sorted(self.labels.items(), key=lambda item: item[1]), strict=True)
+                columns["quality"] = pa.array(
+                    np.array(names)[np.searchsorted(lowest, columns["filter_bin"], side="right") - 1], pa.string()
+                )
+            if self.unfairness:
+                columns["filter_unfairness"] = self._unfairness(table, fold, score)
+            return pa.table(columns)
+
+        return filter_
+
+    def judge(self, folder: Path) -> Judge:
+        """What scores texts by the models that are asked for: (table, int (rows,), a fold for each) -> columns of every row.
+
+        An edited text is compared with its original by one model: two would differ by more than the edit."""
         levels = Levels.read(folder / "levels.npz")
         bias = json.loads((folder / "info.json").read_text())["bias"]
         weights = {name: np.load(folder / f"weights-{name}.npy") for name in self.members}
@@ -266,24 +287,12 @@ class Filter(Stage):
                 columns |= {f"filter_{name}": part.astype(np.float32), f"filter_{name}_bin": _bins(part)}
             return columns
 
-        def filter_(table: pa.Table) -> pa.Table:
-            fold = self._folds(table.column("text").to_pylist())
-            columns = score(table, fold)
-            if self.labels:
-                names, lowest = zip(*sorted(self.labels.items(), key=lambda item: item[1]), strict=True)
-                columns["quality"] = pa.array(
-                    np.array(names)[np.searchsorted(lowest, columns["filter_bin"], side="right") - 1], pa.string()
-                )
-            if self.unfairness:
-                columns["filter_unfairness"] = self._unfairness(table, fold, score)
-            return pa.table(columns)
-
-        return filter_
+        return score
 
     def _looks(self) -> list[Member]:
         return [Member(name, self.features, self.characters, self.column, self.numbers) for name in self.members]
 
-    def _folds(self, texts: list[str]) -> np.ndarray:
+    def folds(self, texts: list[str]) -> np.ndarray:
         """Which model scores each text: the one that was not trained on it nor on a copy of it."""
         return np.array([draw(self.seed, "held out", text[: self.characters]) % FOLDS for text in texts], np.int64)
 
@@ -306,7 +315,7 @@ class Filter(Stage):
                 seen, also = np.flatnonzero(found.fold != fold), np.flatnonzero(found.fold[of] != fold)
                 rows = vectors[seen] if copied is None else sparse.vstack([vectors[seen], copied[also]]).tocsr()
                 origin = np.concatenate([seen, of[also]])
-                weight = None if copied is None else (1 / np.bincount(origin, minlength=len(found.fold)))[origin]
+                weight = None if copied is None else (1 / np.bincount(origin, minlength=len(found.fold)).clip(1))[origin]
                 fitted.append(training.fit_logistic(rows, found.positive[origin], self.strength, member.name == "scores", weight))
             weights[member.name] = (np.array([w for w, _ in fitted], np.float32), np.array([b for _, b in fitted]))
             del vectors
@@ -327,7 +336,7 @@ class Filter(Stage):
                     of.append(row)
         return pa.table({"text": pa.array(texts, pa.large_string())}), np.array(of, np.int64)
 
-    def _unfairness(self, table: pa.Table, fold: np.ndarray, score: Callable[[pa.Table, np.ndarray], dict[str, Any]]) -> pa.Array:
+    def _unfairness(self, table: pa.Table, fold: np.ndarray, score: Judge) -> pa.Array:
         """Of each row the largest change of filter_percentile, 0 to 1, over all exchanges of its people, by the model that scores the row."""
         copies: list[str] = []
         of: list[int] = []
@@ -432,7 +441,7 @@ class Filter(Stage):
             columns[name] = pa.array(values, pa.list_(pa.float32(), width) if width else pa.float32())
         positive = np.arange(len(rows)) < len(trusted)
         groups = np.array([group for _, _, group, _ in rows.values()], object)
-        return Examples(pa.table(columns), positive, self._folds(list(rows)), [source for _, source, _, _ in rows.values()], groups)
+        return Examples(pa.table(columns), positive, self.folds(list(rows)), [source for _, source, _, _ in rows.values()], groups)
 
     def _picked(self, table: pa.Table, mask: np.ndarray) -> Iterator[tuple[str, str | None, str, tuple[Any, ...]]]:
         """(text, cut to what is read; its values of `held_out_by` and `words_within`; its stored vector and numbers) of the rows under the mask."""

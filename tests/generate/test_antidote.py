@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from doubles import table
 
+from curate.audit.corpus import Tables
 from curate.errors import UserMistake
 from curate.generate.antidote import Antidote
-from curate.generate.exchange import attribute_of, swap
+from curate.generate.exchange import attribute_of, swap, variants
 from curate.generate.lexicon import read_lexicons
 from curate.generate.rows import GENERATED
 
@@ -148,3 +149,61 @@ def test_the_identity_follows_the_content_of_the_lexicons(tmp_path):
     before = stage.identity()
     path.write_text("attribute: age\nvalues: [young, old]\nforms: [[child, elder]]\n")
     assert stage.identity() != before
+
+
+def test_mentions_are_exchanged_whatever_a_text_is_about_where_the_lexicon_says_so():
+    (identity,) = read_lexicons(("identity",), None)
+    text = "I hate the Catholic Church, a Jew said; Jews and Catholics agree."
+    assert attribute_of(None, None, text, identity) == ("Catholic", "")
+    assert swap(text, identity, "Catholic", "Muslim") == "I hate the Muslim Church, a Jew said; Jews and Muslims agree."
+    assert swap("A Jew and a Jewish friend.", identity, "Jewish", "gay") == "A Gay and a Gay friend."
+    assert attribute_of(None, None, "Nobody is named here.", identity) == (None, "no_span")
+
+
+def test_variants_of_a_text_of_people_or_of_every_mention():
+    text = "Her novel is about a German student in Germany."
+    found = dict(variants(text, (GENDER, ORIGIN)))
+    assert found == {"gender:female>male": "His novel is about a German student in Germany."}
+    every = dict(variants(text, (ORIGIN,), of_people=False))
+    assert every["origin:German>Mexican"] == "Her novel is about a Mexican student in Germany." and len(every) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "other"),
+    [
+        ("orientation", "A gay man asked us.", "A straight man asked us."),
+        ("age", "We met an elderly woman there.", "We met a young woman there."),
+    ],
+)
+def test_orientation_and_age_count_before_people(name, text, other):
+    (lexicon,) = read_lexicons((name,), None)
+    value, why = attribute_of(None, None, text, lexicon)
+    assert why == "" and swap(text, lexicon, value, next(one for one in lexicon.values if one != value)) == other
+    assert attribute_of(None, None, {"age": "A young tree stood there.", "orientation": "The gay bar is open."}[name], lexicon)[0] is None
+
+
+def chosen(tmp_path, rows, **settings):
+    stage = Antidote(lexicons=("gender",), **settings)
+    stage.fit(Tables(rows), None, tmp_path)
+    made = stage.load(tmp_path)(rows)
+    return made, made.column("parent_text").to_pylist()
+
+
+def test_a_budget_goes_to_the_rows_that_an_exchange_moves_most_in_every_group(tmp_path):
+    texts = [f"She has {count} coins." for count in range(6)] + ["It has none."]
+    unfair = [0.1, 0.5, 0.3, 0.9, None, 0.2, 0.99]
+    rows = table(*({"text": text} for text in texts), filter_unfairness=unfair, cluster=[0, 0, 0, 1, 1, 1, 1])
+    made, parents = chosen(tmp_path / "a", rows, budget=2, by="filter_unfairness")
+    assert sorted(parents) == [texts[1], texts[3]]
+    # group 0 has three rows, group 1 two (one has no value, one no people): of three, one and one by size, and the next best
+    _, parents = chosen(tmp_path / "b", rows, budget=3, by="filter_unfairness", groups="cluster")
+    assert sorted(parents) == [texts[1], texts[2], texts[3]]
+    assert json.loads(made.schema.metadata[b"counts"])["over_budget"] == 4
+    _, everything = chosen(tmp_path / "c", rows, budget=100)
+    assert len(everything) == 6
+
+
+def test_an_antidote_keeps_the_label_of_its_parent(tmp_path):
+    rows = table({"text": "She left."}, {"text": "He came."}, toxic=["no", "yes"])
+    made, _ = chosen(tmp_path, rows, keep=("toxic",))
+    assert made.select(["text", "toxic"]).to_pylist() == [{"text": "He left.", "toxic": "no"}, {"text": "She came.", "toxic": "yes"}]

@@ -238,3 +238,36 @@ def test_mistakes_end_with_the_remedy(tmp_path):
         fitted(STAGE, tmp_path, table.slice(0, 200))
     with pytest.raises(UserMistake, match="does not exist"):
         Filter(trusted=Trusted(path=str(tmp_path / "absent.jsonl"))).identity()
+
+
+def gendered() -> pa.Table:
+    """Trusted texts are about women, pool texts about men, and about other things as well: a filter learns the wrong reason."""
+    generator = np.random.default_rng(3)
+    rows = [(f"The woman said that she {sentence(WIKI, generator)}", "wiki") for _ in range(150)]
+    rows += [(f"The man said that he {sentence(words, generator)}", "web") for words in (SPAM, WIKI) for _ in range(150)]
+    return pa.table({"text": pa.array([text for text, _ in rows], pa.large_string()), "source": [source for _, source in rows]})
+
+
+def test_antidotes_in_training_make_a_filter_blind_to_whom_a_text_is_about(tmp_path):
+    rows = gendered()
+    found = {}
+    for name, antidote in (("plain", False), ("antidote", True)):
+        stage = STAGE.but(antidote=antidote, unfairness=True, lexicons=("gender",), like_pool=0, set_aside=0)
+        info = fitted(stage, tmp_path / name, rows)
+        scores = stage.load(tmp_path / name)(rows)
+        assert scores.schema == stage.writes() and scores.column("filter_unfairness").null_count == 0
+        found[name] = np.mean(scores.column("filter_unfairness").to_numpy()), info["auc"], info["trusted_rows"] + info["pool_rows"]
+    assert found["antidote"][0] < 0.2 * found["plain"][0]
+    assert found["antidote"][2] == found["plain"][2] == 450  # copies are trained on, not counted nor compared with
+    # what told trusted rows from pool rows of the same topic was the people alone
+    assert found["plain"][1] > 0.95 > found["antidote"][1] > 0.7
+
+
+def test_unfairness_is_null_without_people_and_needs_members_that_read_text(tmp_path):
+    table = corpus()
+    stage = STAGE.but(unfairness=True)
+    fitted(stage, tmp_path, table)
+    assert stage.load(tmp_path)(table).column("filter_unfairness").null_count == table.num_rows
+    with pytest.raises(ValidationError, match="a copy has no stored vector"):
+        STAGE.but(members=("words", "embedding"), antidote=True)
+    assert STAGE.identity() != stage.identity()
