@@ -161,11 +161,11 @@ def test_mentions_are_exchanged_whatever_a_text_is_about_where_the_lexicon_says_
 
 
 def test_variants_of_a_text_of_people_or_of_every_mention():
-    text = "Her novel is about a German student in Germany."
-    found = dict(variants(text, (GENDER, ORIGIN)))
-    assert found == {"gender:female>male": "His novel is about a German student in Germany."}
+    assert dict(variants("Her novel is long.", (GENDER, ORIGIN))) == {"gender:female>male": "His novel is long."}
+    text = "The novel is about a German student in Germany."
+    assert not dict(variants(text, (GENDER, ORIGIN)))
     every = dict(variants(text, (ORIGIN,), of_people=False))
-    assert every["origin:German>Mexican"] == "Her novel is about a Mexican student in Germany." and len(every) == 7
+    assert every["origin:German>Mexican"] == "The novel is about a Mexican student in Germany." and len(every) == 7
 
 
 @pytest.mark.parametrize(
