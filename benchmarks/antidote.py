@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from curate import training
 from curate.algorithms import roc
+from curate.algorithms.intrusion import own_to_other
 from curate.algorithms.knn import nearest_others, search, unit_rows
 from curate.algorithms.typicality import conformal_quantile, local_ratio
 from curate.algorithms.unfairness import unfairness
@@ -158,14 +159,19 @@ def of_posts(kind: str, seeds: int) -> list[str]:
             bound = conformal_quantile(local_ratio(distances, neighbours, distances[:, -1], NEIGHBOURS), 0.05)
             far, near = search(tried, reference, NEIGHBOURS + 1)
             ratio = local_ratio(far, near, distances[:, -1], NEIGHBOURS, left_out=np.searchsorted(train, of))
+            known = [str(label) for label in toxic[train]]
+            beside = own_to_other(reference, known, reference, known, np.arange(len(train)))
+            label_bound = {label: conformal_quantile(beside[np.array(known) == label], 0.05) for label in ("True", "False")}
+            moved = own_to_other(tried, [str(label) for label in toxic[of]], reference, known, np.searchsorted(train, of))
+            stays = moved <= np.where(toxic[of], label_bound["True"], label_bound["False"])
             some = round(0.45 * len(made))
             at_random = np.random.default_rng(seed).permutation(len(made))
             passes = ratio <= bound
-            bound_seen.append(1 - passes.mean())
+            bound_seen.append([1 - passes.mean(), 1 - stays.mean()])
             by_gap = np.argsort(-gap, kind="stable")
             arms = {
                 "none": (of[:0], of[:0]), "copies of the same rows": (of, of), "random words exchanged": (of, shuffles), "all exchanges": (of, made),
-                "those that pass the gate": (of[passes], made[passes]), "45 % at random": (of[at_random[:some]], made[at_random[:some]]),
+                "those that pass the gate": (of[passes], made[passes]), "and stay within their label": (of[passes & stays], made[passes & stays]), "45 % at random": (of[at_random[:some]], made[at_random[:some]]),
                 "45 % nearest to real rows": _picked(of, made, np.argsort(ratio, kind="stable")[:some]), "45 % by unfairness": _picked(of, made, by_gap[:some]),
                 "45 % by unfairness, past the gate": _picked(of, made, by_gap[passes[by_gap]][:some]),
             }  # fmt: skip
@@ -189,7 +195,7 @@ def of_posts(kind: str, seeds: int) -> list[str]:
     lines = [
         f"{posts_n:,} posts, {toxic.sum()} toxic; {changed.sum()} have an exchange by the makers of the data, which no training sees; {len(NEUTRAL) + len(TOXIC)} templates",
         f"with {len(terms)} terms each. {seeds} seeds, {FOLDS} folds, up to {VARIANTS} exchanges a row by the lexicon `identity`. The gate (bound for 5 % of real rows) refuses",
-        f"{np.mean(bound_seen):.1%} of the exchanges.", "",
+        f"{np.mean(bound_seen, axis=0)[0]:.1%} of the exchanges, the test of labels (bound for 5 % of each) {np.mean(bound_seen, axis=0)[1]:.1%}.", "",
         "| arm | rows added | AUC | less none (95 %) | unfairness | less none (95 %) | q75 | q95 | flips | templates: unfairness | less none (95 %) | AUC of templates |",
         "|---|---:|---:|---|---:|---|---:|---:|---:|---:|---|---:|",
     ]  # fmt: skip

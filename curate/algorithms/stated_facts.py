@@ -56,6 +56,8 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _YEARS = re.compile(r"\b(1\d|20)(\d\d)\s?[-–/]\s?(\d\d)\b(?![-–/\d])")
+# A date in figures is one number: of its parts, alone, another may hold in the text ("02/06/03 ... the 2nd attempt").
+_DATE = re.compile(r"(?<![\d/.-])(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2})(?![\d/-]|\.\d)")
 _SPOKEN = re.compile(
     rf"\b(?:an?\s+(?={'|'.join(_SCALES)}))?(?:(?:{'|'.join([*_WORDS, *(f'{scale}s?' for scale in _SCALES), 'and'])})(?:[\s-]+|\b))+",
     re.IGNORECASE,
@@ -202,7 +204,11 @@ def _numbers(text: str) -> tuple[dict[float, str], frozenset[float]]:
     found: dict[float, str] = {}
     vouched: set[float] = set()
     text = _YEARS.sub(lambda match: f"{match[1]}{match[2]} {match[1]}{match[3]}", text)
-    for match in _NUMBER.finditer(text):
+    for match in _DATE.finditer(text):
+        first, second, year = int(match[1]), int(match[3]), int(match[4])
+        found.setdefault(-float(first * 10**6 + second * 10**4 + year % 100), match[0])  # below 0, where no other number is
+        vouched.update(map(float, (first, second, year, year % 100, 1900 + year % 100, 2000 + year % 100)))
+    for match in _NUMBER.finditer(_DATE.sub(" ", text)):
         if match["glued"]:
             found.setdefault(float(match["glued"]), match[0])
             continue

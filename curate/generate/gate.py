@@ -72,6 +72,7 @@ _PHRASES = re.compile(
     rf"\b(?:as an? {_MODEL}(?=[,.;]| i )|i(?:'m| am|’m) (?:just |only )?an? {_MODEL}(?=[,.;]| and | that | designed| trained| created)"
     r"|i(?:'m| am|’m) (?:sorry|afraid),? (?:but )?(?:that )?i (?:can(?:no|')?t|can’t|am unable|do not|don't)"
     r"|i (?:cannot|can't|can’t|am unable to|won't|will not) (?:assist|help|fulfil+|comply|rewrite|answer) (?:with|this|that|your|you)"
+    r"|same as the (?:original|given|input) text|this (?:text|message) is not to be (?:edited|rewritten|changed)"
     r"|my (?:knowledge cutoff|training data)|the (?:draft|text) (?:you (?:provided|shared)|between the (?:fences|markers|lines))"
     r"|system prompt|ignor(?:e|ing) (?:all |the )?(?:above|previous) (?:instructions?|prompt|rubric))",
     re.IGNORECASE,

@@ -38,6 +38,7 @@ SAME = {"new": [], "lost": []}
         ("It was built in Falluja.", "It was built in Fallujah."),
         ("The county's bridge in Wayne's valley.", "The bridge of the county in the valley of Wayne."),
         ("It opened on Jan. 5.", "It opened on January 5."),
+        ("It opened on 02/06/03.", "It opened on 2.6.2003."),
         ("He met Beyoncé.", "He met Beyonce."),
     ],
 )
@@ -60,6 +61,13 @@ def test_one_fact_in_two_forms(one, other):
 )
 def test_what_is_new_and_what_is_lost_is_named_as_it_is_written(source, output, expected):
     assert change(source, output) == expected
+
+
+def test_a_date_in_figures_is_one_number_whose_parts_another_cannot_vouch_for():
+    source = "He met the 2nd engineer on 02/06/03."
+    assert change(source, "He met the 2nd engineer on 6/06/03.") == {"new": ["6/06/03"], "lost": ["02/06/03"]}
+    assert change(source, source) == SAME
+    assert change("It had 1.2.3.4 and 10/12.", "It had 1.2.3.4 and 10/12.") == SAME
 
 
 def test_a_part_of_a_name_stands_for_it_and_not_the_other_way_round():
