@@ -9,7 +9,7 @@ export RAYON_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install quickstart test test-fast check bench bench-cluster bench-filters bench-recovery bench-rewriting soak clean
+.PHONY: help install quickstart test test-fast check bench bench-cluster bench-filters bench-recovery bench-rewriting bench-antidote soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-recovery: $(VENV)/installed  ## which rows repair a pruned model: hours, r
 
 bench-rewriting: $(VENV)/installed  ## what the gate for generated rows catches and refuses for nothing, speed of generation: ten minutes; needs ../shared/data
 	$(BIN)/python benchmarks/rewriting.py --out benchmarks/results/rewriting.md
+
+bench-antidote: $(VENV)/installed  ## fairness with antidotes beside none, copies and random changes: posts, the filter, a table, a language model: an hour; needs ../shared/data
+	$(BIN)/python benchmarks/antidote.py --out benchmarks/results/antidote.md
 
 soak: $(VENV)/installed  ## long kill-and-resume proofs
 	CURATE_KILLS=20 $(BIN)/pytest tests/test_kill.py

@@ -8,7 +8,7 @@ what a model finds more natural to say of one group.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from curate.generate.antidote import swapped
 from curate.generate.exchange import attribute_of
 from curate.generate.lexicon import read_lexicons
 from curate.ledger import Ledger, is_generated
+from curate.recover.outcome import published_version
 from curate.score._trusted import draw
 from curate.score.filter import LEXICONS, Filter
 from curate.stage import Stage
@@ -43,35 +44,48 @@ def audit(
     lexicons   names, and the `folder` they are in;  most  rows for each attribute, those with the lowest draw
     """
     recipe = recipes.load(ledger.folder / "recipe.yaml")
-    before, after, attributes = _pairs(ledger, lexicons, folder, most, seed)
+    asked = {name: recipe.sections[name] for name in dict.fromkeys([*recipe.scorers, *(["filter"] if recipe.has("filter") else [])])}
+    beside = _beside(ledger, asked.values())
+    before, after, attributes = _pairs(ledger, lexicons, folder, most, seed, beside)
     counts = {name: int((attributes == name).sum()) for name in dict.fromkeys(attributes.tolist())}
     say("exchanged: " + ", ".join(f"{count} rows by {name}" for name, count in counts.items()))
     scorers: list[tuple[str, Stage, Path]] = []
     left: list[str] = []
-    for name in dict.fromkeys([*recipe.scorers, *(["filter"] if recipe.has("filter") else [])]):
-        stage = recipe.sections[name]
+    for name, stage in asked.items():
         fitted = _fitted(ledger, name)
-        if set(stage.reads()) <= set(CONTENT) and (fitted is not None or not type(stage).fits()):
+        if set(stage.reads()) <= {*CONTENT, *beside} and (fitted is not None or not type(stage).fits()):
             scorers.append((name, stage, fitted or Path()))
         else:
             left.append(name)
     from curate.score.perplexity import Perplexity
 
-    scorers += [(f"perplexity of {model}", Perplexity.model_validate({"model": model}), Path()) for model in models]
+    scorers += [(f"perplexity of {model}", Perplexity.model_validate({"model": model, "max_tokens": 512}), Path()) for model in models]
     told: list[dict[str, Any]] = []
     for name, stage, fitted in scorers:
         told += _moved(name, stage, fitted, before, after, attributes)
         say(f"{name}: {sum(item['scorer'] == name for item in told)} columns move")
-    found: dict[str, Any] = {"pairs": counts, "moved": sorted(told, key=lambda item: -item["deviations"]), "remarks": []}
+    found: dict[str, Any] = {
+        "dataset": published_version(ledger.folder), "pairs": counts, "moved": sorted(told, key=lambda item: -item["deviations"]), "remarks": [],
+    }  # fmt: skip
     if left:
-        found["remarks"].append(f"not asked, as they read more than a row's text: {', '.join(left)}")
+        found["remarks"].append(f"not asked, as they read vectors, or what the run does not hold: {', '.join(left)}")
     path = ledger.folder / "audit" / "fairness.json"
     path.parent.mkdir(exist_ok=True)
     write_json(path, found)
     return found
 
 
-def _pairs(ledger: Ledger, lexicons: Sequence[str], folder: str | None, most: int, seed: int) -> tuple[pa.Table, pa.Table, np.ndarray]:
+def _beside(ledger: Ledger, stages: Iterable[Stage]) -> list[str]:
+    """Stored columns of words or single numbers that scorers read beside the text, such as the language: an exchange leaves them what they are."""
+    shard = next(shard for shard in ledger.dataset.shards if not is_generated(shard))
+    wanted = dict.fromkeys(name for stage in stages for name in stage.reads() if name not in CONTENT and name in shard.columns)
+    types = ledger.dataset.read(shard, list(wanted)).schema if wanted else pa.schema([])
+    return [field.name for field in types if not pa.types.is_nested(field.type)]
+
+
+def _pairs(
+    ledger: Ledger, lexicons: Sequence[str], folder: str | None, most: int, seed: int, beside: Sequence[str]
+) -> tuple[pa.Table, pa.Table, np.ndarray]:
     """(rows, the same rows exchanged, the attribute of each pair)."""
     known = read_lexicons(tuple(lexicons), folder)
     found: dict[str, list[tuple[float, str, dict[str, Any], dict[str, Any]]]] = {lexicon.attribute: [] for lexicon in known}
@@ -79,7 +93,7 @@ def _pairs(ledger: Ledger, lexicons: Sequence[str], folder: str | None, most: in
     for shard in ledger.dataset.shards:
         if is_generated(shard):
             continue
-        table = ledger.dataset.read(shard, ["row_id", *CONTENT])
+        table = ledger.dataset.read(shard, ["row_id", *CONTENT, *beside])
         for row in table.filter(pc.is_valid(table.column("text"))).to_pylist():
             if row["row_id"] in seen:
                 continue
@@ -98,10 +112,10 @@ def _pairs(ledger: Ledger, lexicons: Sequence[str], folder: str | None, most: in
         raise UserMistake(
             f"no row of {ledger.folder} has people that {', '.join(lexicons)} could exchange: give other lexicons (--lexicon, --lexicon-folder)"
         )
-    schema = ledger.dataset.read(ledger.dataset.shards[0], list(CONTENT)).schema
-    before, after = (
-        [{name: row[name] for name in CONTENT} for row in rows] for rows in ([one for _, one, _ in chosen], [other for *_, other in chosen])
-    )
+    raw = next(shard for shard in ledger.dataset.shards if not is_generated(shard))
+    schema = ledger.dataset.read(raw, [*CONTENT, *beside]).schema
+    before = [{name: row[name] for name in schema.names} for _, row, _ in chosen]
+    after = [row | other for row, (*_, other) in zip(before, chosen, strict=True)]
     return pa.Table.from_pylist(before, schema=schema), pa.Table.from_pylist(after, schema=schema), np.array([name for name, *_ in chosen])
 
 
@@ -119,7 +133,7 @@ def _moved(name: str, stage: Stage, fitted: Path, before: pa.Table, after: pa.Ta
         )
     else:
         score = stage.load(fitted)
-        columns = [column for column in (*stage.reads(), *stage.reads_if_present()) if column in CONTENT]
+        columns = [column for column in dict.fromkeys((*stage.reads(), *stage.reads_if_present())) if column in before.column_names]
         scores, others = score(before.select(columns)), score(after.select(columns))
     found = []
     for column in scores.column_names:

@@ -39,6 +39,7 @@ def write_report(ledger: Ledger) -> Path:
             counts,
             _recovery(ledger),
             _audit(ledger),
+            _fairness(ledger),
             [file.stat().st_mtime_ns for file in sorted(Path(__file__).parent.glob("*.*"))],  # this code and its template
         ]
     )
@@ -192,9 +193,9 @@ def _audit(ledger: Ledger) -> page.Audit | None:
 
 
 def _fairness(ledger: Ledger) -> page.Fairness | None:
-    """What `curate audit-fairness` wrote."""
+    """What `curate audit-fairness` wrote, if it was about the scores of the rows that are published now."""
     found = read_json(ledger.folder / "audit" / "fairness.json")
-    if found is None:
+    if found is None or found["dataset"] != published_version(ledger.folder):
         return None
     names = ("scorer", "column", "attribute", "mean", "q75", "q95", "flips", "deviations")
     return page.Fairness(
