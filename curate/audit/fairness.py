@@ -30,6 +30,7 @@ from curate.stage import Stage
 from curate.store import write_json
 
 CONTENT = ("messages", "prompt", "response", "text")
+FEWEST = 10  # pairs of an attribute of which something is told
 # Columns that count or place, and do not judge.
 _NO_JUDGE = frozenset({"scored_tokens", "truncated", "filter_bin"})
 Say = Callable[[str], None]
@@ -67,6 +68,8 @@ def audit(
     found: dict[str, Any] = {
         "dataset": published_version(ledger.folder), "pairs": counts, "moved": sorted(told, key=lambda item: -item["deviations"]), "remarks": [],
     }  # fmt: skip
+    if few := [name for name, count in counts.items() if count < FEWEST]:
+        found["remarks"].append(f"fewer than {FEWEST} pairs, too few to say something: {', '.join(few)}")
     if left:
         found["remarks"].append(f"not asked, as they read vectors, or what the run does not hold: {', '.join(left)}")
     path = ledger.folder / "audit" / "fairness.json"
@@ -147,7 +150,7 @@ def _moved(name: str, stage: Stage, fitted: Path, before: pa.Table, after: pa.Ta
         deviation = float(np.std(left[known])) or 1.0
         for attribute in dict.fromkeys(attributes.tolist()):
             mine = known & (attributes == attribute)
-            if mine.any():
+            if mine.sum() >= FEWEST:
                 gap = unfairness(left[mine], right[mine], float(np.median(left[known])))
                 found.append({
                     "scorer": name, "column": column, "attribute": attribute, "pairs": int(mine.sum()), **gap._asdict(), "shift": float((right - left)[mine].mean()),

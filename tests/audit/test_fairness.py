@@ -53,7 +53,7 @@ def test_a_filter_that_looks_at_people_is_found_out_and_antidotes_mend_it(tmp_pa
 
 def test_the_command_its_report_and_a_language_model_of_ones_own(tmp_path):
     run, model = made(tmp_path / "run"), save_tiny_model(tmp_path / "tiny")
-    said = CliRunner().invoke(app, ["audit-fairness", str(run), "--rows", "5", "--model", str(model), "--lexicon", "gender", "--json"])
+    said = CliRunner().invoke(app, ["audit-fairness", str(run), "--rows", "12", "--model", str(model), "--lexicon", "gender", "--json"])
     assert said.exit_code == 0, said.output
     found = json.loads(said.stdout.splitlines()[-1])
     assert any(item["column"] == "perplexity_loss" and item["mean"] > 0 for item in found["moved"])
@@ -61,7 +61,9 @@ def test_the_command_its_report_and_a_language_model_of_ones_own(tmp_path):
     assert deviations == sorted(deviations, reverse=True)
     page = Path(found["report"]).read_text()
     assert 'id="fairness"' in page and "perplexity_loss" in page
-    plain = CliRunner().invoke(app, ["audit-fairness", str(run), "--rows", "5"])
+    few = CliRunner().invoke(app, ["audit-fairness", str(run), "--rows", "5"])
+    assert "fewer than 10 pairs, too few to say something: gender" in few.stdout and "no score moves" in few.stdout
+    plain = CliRunner().invoke(app, ["audit-fairness", str(run), "--rows", "12"])
     assert "filter_percentile" in plain.stdout and "flips" in plain.stdout
 
 
