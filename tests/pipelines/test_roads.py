@@ -237,3 +237,35 @@ def test_the_pretraining_road_recycles_what_the_filter_drops(project, model):
     assert facts["rows_in"] + facts["generated"] == facts["kept"] + sum(facts["dropped"].values()) + facts["quarantined"]
     kept = {row["label"] for row in project.published()}
     assert "good" in kept
+
+
+@pytest.mark.slow
+def test_the_pretraining_road_makes_antidotes_where_its_filter_is_unfair(project):
+    """A filter whose trusted texts are about women: rows that an exchange moves most get an antidote, with their label, and the labels' regions are asked."""
+    things = ("bed", "bank", "mouth", "water", "sand", "shore")
+    good = [f"The woman said that she saw the {thing} of the river {verb} slowly in the {time}." for thing in things for verb in ("move", "shift", "rise") for time in ("spring", "autumn")]  # fmt: skip
+    web = [f"The man said that he saw {n} offers of cash for {n * 7} phones, and {thing} for free." for n in range(8) for thing in things]
+    project.file("web.jsonl", *[{"text": text, "label": "good"} for text in good], *[{"text": text, "label": "web"} for text in web])
+    project.recipe(
+        pipeline="pretraining",
+        ingest={"kind": "text", "keep": ["label"]},
+        near_dedup={"exact_only": True},
+        embed={"method": "hashed", "dimensions": 64},
+        cluster={"method": "kmeans", "k": 2},
+        filter={"trusted": {"where": {"label": "good"}}, "unfairness": True, "lexicons": ["gender"], "set_aside": 0, "like_pool": 0},
+        select={"generated_max_share": 0.5},
+        antidote={"lexicons": ["gender"], "when": {}, "by": "filter_unfairness", "budget": 10, "groups": "cluster", "keep": ["label"]},
+        manifold_gate={"alpha": 0.01, "label": "label", "refuses": []},
+        dedup={"exact_only": True},
+    )
+    facts = project.run()
+    assert facts["generated"] == 10
+    assert facts["rows_in"] + facts["generated"] == facts["kept"] + sum(facts["dropped"].values()) + facts["quarantined"]
+    made = [row for row in project.published() if row["origin"] == "antidote"]
+    assert len(made) == 10 and {row["label"] for row in made} <= {"good", "web"}
+    assert all(("he saw the" in row["text"]) == (row["label"] == "good") for row in made)
+    # other shards, the same rows and scores
+    project.run("again", changes=("ingest.shard_rows=7",))
+    columns = ("row_id", "label", "origin", "filter_unfairness", "label_ratio")
+    rows, again = ([tuple(row[name] for name in columns) for row in project.published(name)] for name in ("run", "again"))
+    assert sorted(again, key=str) == sorted(rows, key=str)
