@@ -206,8 +206,10 @@ def _numbers(text: str) -> tuple[dict[float, str], frozenset[float]]:
     text = _YEARS.sub(lambda match: f"{match[1]}{match[2]} {match[1]}{match[3]}", text)
     for match in _DATE.finditer(text):
         first, second, year = int(match[1]), int(match[3]), int(match[4])
-        found.setdefault(-float(first * 10**6 + second * 10**4 + year % 100), match[0])  # below 0, where no other number is
-        vouched.update(map(float, (first, second, year, year % 100, 1900 + year % 100, 2000 + year % 100)))
+        if len(match[4]) == 2:
+            year += 2000 if year < 69 else 1900  # as POSIX reads it
+        found.setdefault(-float(first * 10**6 + second * 10**4 + year), match[0])  # below 0, where no other number is
+        vouched.update(map(float, (first, second, year)))
     for match in _NUMBER.finditer(_DATE.sub(" ", text)):
         if match["glued"]:
             found.setdefault(float(match["glued"]), match[0])

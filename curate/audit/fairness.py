@@ -128,7 +128,7 @@ def _fitted(ledger: Ledger, name: str) -> Path | None:
 
 
 def _moved(name: str, stage: Stage, fitted: Path, before: pa.Table, after: pa.Table, attributes: np.ndarray) -> list[dict[str, Any]]:
-    """Of each numeric column and attribute what the exchange moves. Flips are about the median, for a filter's percentile about 50."""
+    """Of each numeric column and attribute what the exchange moves. Flips are about the median of the originals."""
     if isinstance(stage, Filter):
         judge, folds = stage.judge(fitted), stage.folds(before.column("text").to_pylist())
         scores, others = (

@@ -17,9 +17,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from curate.algorithms.water_filling import water_fill
+from curate.errors import UserMistake
 from curate.generate.exchange import attribute_of, swap
 from curate.generate.lexicon import Lexicon, read_lexicons
 from curate.generate.rows import GENERATED, PARENT, When, child, draw, generated, parents
@@ -59,6 +60,15 @@ class Antidote(Stage):
     variants: int = Field(1, ge=1)
     seed: int = 0
 
+    @field_validator("keep")
+    @classmethod
+    def _free_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if taken := sorted({*names} & {*GENERATED.names, *PARENT}):
+            raise ValueError(f"keep: an antidote has a column '{taken[0]}' of its own: leave it out")
+        if len({*names}) < len(names):
+            raise ValueError("keep: a column is named twice; name it once")
+        return names
+
     def reads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*PARENT, *self.when, *(name for name in (self.by, self.groups) if name), *self.keep)))
 
@@ -90,6 +100,13 @@ class Antidote(Stage):
     def _parents(self, table: pa.Table) -> list[dict[str, Any]]:
         """Rows of the wanted kinds that have a text and, where `by` names a column, a finite value of it."""
         beside = (*(name for name in (self.by, self.groups) if name), *self.keep)
+        if self.by and not (pa.types.is_floating(kind := table.schema.field(self.by).type) or pa.types.is_integer(kind)):
+            raise UserMistake(
+                f"antidote.by: column '{self.by}' is {kind}: name a column of numbers that a scorer writes, such as filter_unfairness"
+            )
+        for name in self.keep:
+            if not (pa.types.is_string(kind := table.schema.field(name).type) or pa.types.is_large_string(kind)):
+                raise UserMistake(f"antidote.keep: column '{name}' is {kind}: name columns of your own, as ingest.keep lists them")
         found = parents(table, self.when, self.share, self.seed, "antidote", beside)
         found = [row for row in found if row["text"] is not None and ("pair" if row["prompt"] is not None else "text") in self.views]
         return [row for row in found if self.by is None or (row[self.by] is not None and math.isfinite(row[self.by]))]
@@ -103,13 +120,12 @@ class Antidote(Stage):
             made: list[dict[str, Any]] = []
             counts: Counter[str] = Counter()
             for row in self._parents(table):
-                if chosen is not None and row["row_id"] not in chosen:
-                    counts["over_budget"] += 1
-                    continue
                 for lexicon in lexicons:
                     value, reason = attribute_of(row["prompt"], row["response"], row["text"], lexicon)
                     if value is None:
                         counts[f"{lexicon.attribute}:{reason}"] += 1
+                    elif chosen is not None and row["row_id"] not in chosen:
+                        counts[f"{lexicon.attribute}:over_budget"] += 1
                     else:
                         kept = {name: as_text(row[name]) for name in self.keep}
                         made += [_row(row, lexicon, value, other) | kept for other in self._others(row["row_id"], lexicon, value)]

@@ -102,28 +102,33 @@ class ManifoldGate(Stage):
     def _labels(self, table: pa.Table) -> list[str | None]:
         if self.label is None or self.label not in table.column_names:
             return [None] * table.num_rows
+        if pa.types.is_nested(kind := table.schema.field(self.label).type):
+            raise UserMistake(f"manifold_gate: label '{self.label}' is {kind}: name a column of words or numbers")
         return table.column(self.label).cast(pa.string()).to_pylist()
 
     def _reference(self, inputs: Inputs) -> tuple[list[str], list[str | None], np.ndarray]:
         """(row_id, label, vector) of a sample of raw rows in the order of their draws; memory is bounded by `max_reference` rows."""
-        heap: list[tuple[float, str, str | None, np.ndarray]] = []
-        held: set[str] = set()
+        heap: list[tuple[float, str, np.ndarray]] = []
+        held: dict[str, str | None] = {}  # row_id -> label; equal rows of different labels have none
         for _, table in inputs.tables():
             origins = table.column("origin").to_pylist() if "origin" in table.column_names else [None] * table.num_rows
             unit, bad = _vectors(table.column(self.column))
             unusable, labels = set(bad.tolist()), self._labels(table)
             for row, row_id in enumerate(table.column("row_id").to_pylist()):
-                if origins[row] is not None or row in unusable or row_id in held:
+                if origins[row] is not None or row in unusable:
                     continue
-                entry = (-draw(self.seed, "manifold_gate", row_id), row_id, labels[row], unit[row].copy())
+                if row_id in held:
+                    held[row_id] = held[row_id] if held[row_id] == labels[row] else None
+                    continue
+                entry = (-draw(self.seed, "manifold_gate", row_id), row_id, unit[row].copy())
                 if len(heap) < self.max_reference:
                     heapq.heappush(heap, entry)
-                    held.add(row_id)
+                    held[row_id] = labels[row]
                 elif entry[:2] > heap[0][:2]:
-                    held.discard(heapq.heapreplace(heap, entry)[1])
-                    held.add(row_id)
+                    del held[heapq.heapreplace(heap, entry)[1]]
+                    held[row_id] = labels[row]
         chosen = sorted(heap, key=lambda entry: (-entry[0], entry[1]))
-        return [entry[1] for entry in chosen], [entry[2] for entry in chosen], np.array([entry[3] for entry in chosen], np.float32)
+        return [entry[1] for entry in chosen], [held[entry[1]] for entry in chosen], np.array([entry[2] for entry in chosen], np.float32)
 
     def load(self, folder: Path) -> TableFunction:
         from curate.algorithms.intrusion import own_to_other
@@ -155,6 +160,10 @@ class ManifoldGate(Stage):
                     for row, score in zip(mine, scores.tolist(), strict=True):
                         ratios[row] = round(score, 5)
                     if self.label:
+                        if self.label not in table.column_names and any(origins[row] == "antidote" for row in mine):
+                            raise UserMistake(
+                                f"manifold_gate: antidotes have no column '{self.label}' to be judged by: add `keep: [{self.label}]` to the antidote section"
+                            )
                         beside = own_to_other(unit, [labels[row] for row in mine], reference, known, source)
                         for row, score in zip(mine, beside.tolist(), strict=True):
                             intrusions[row] = None if np.isnan(score) else round(score, 5)

@@ -56,7 +56,7 @@ class TableAntidote(Stage):
 
     Settings.
 
-    sensitive      columns that name the group; one is exchanged at a time
+    sensitive      columns that name the group; each in turn is exchanged. The others are categories like any: they may differ between comparable rows
     label          column that every antidote keeps from its source; null: none
     same_label     whether a comparable row must have that label, too. If so antidotes lie where rows of the other group with this label lie already
     method         comparable: categories of a comparable row, numbers on the way to it; flip: the group alone (a control)
@@ -65,7 +65,7 @@ class TableAntidote(Stage):
     most_codes     categories, the group aside, in which comparable rows may differ
     most           what each number may differ by, in standard deviations of its column
     k              comparable rows to draw from, the nearest
-    variants       antidotes of a row and sensitive column
+    variants       antidotes of a row and sensitive column; where that has more than two values, at most one for each other value
     max_reference  rows of a group that comparable ones are looked for among, the lowest by a hash of (seed, row_id)
     when, share    which rows get antidotes
     """
@@ -274,7 +274,7 @@ def _number(value: Any) -> float:
         return math.nan
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
     return number if math.isfinite(number) else math.nan
 
@@ -284,11 +284,18 @@ def _category(value: Any) -> str:
 
 
 def _cell(value: str, old: Any) -> Any:
-    """A category as a cell of the old one's type."""
-    return value if isinstance(old, str) or old is None else json.loads(value)
+    """A category as a cell of the old one's type, where it can be."""
+    if isinstance(old, str) or old is None:
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
 
 
 def _like(number: float, whole: bool, old: Any) -> Any:
-    """A number as a cell of the old one's type."""
-    plain = int(number) if whole else round(number, 6)
+    """A number as a cell of the old one's type: 37, 37.0, "37" or "37.0"."""
+    plain: int | float = float(f"{number:.10g}")
+    if whole and (isinstance(old, int) or (isinstance(old, str) and "." not in old)):
+        plain = int(number)
     return str(plain) if isinstance(old, str) else plain

@@ -130,13 +130,14 @@ def chat_row(record: Mapping[str, Any], fields: Any) -> Row:
 
 
 def table_row(record: Mapping[str, Any], fields: Any) -> Row:
-    """Cells keep their type (a CSV has strings only); a cell that is missing or not a number is null."""
+    """Cells keep their type (a CSV has strings only); a cell that is missing, empty or no number is null."""
     cells = {}
     for name in fields.columns:
         value = record.get(name)
         if type(value) is bytes:
             raise BadRow("invalid_utf8")
-        cells[name] = None if type(value) is float and value - value != 0 else value
+        blank = (type(value) is str and not value.strip()) or (type(value) is float and value - value != 0)
+        cells[name] = None if blank else value
     if all(value is None for value in cells.values()):
         raise BadRow("blank_row")
     return Row(None, None, None, _compact(cells))

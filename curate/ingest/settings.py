@@ -85,6 +85,8 @@ class Ingest(BaseModel):
             raise ValueError("give either ingest.path or ingest.sources")
         if self.kind == "table" and (not self.fields.columns or len(set(self.fields.columns)) < len(self.fields.columns)):
             raise ValueError("kind: table needs the columns of a row, each once: fields: {columns: [age, sex, income]}")
+        if self.kind == "table" and (self.personal_data != "keep" or self.damaged_text != "keep"):
+            raise ValueError("personal_data and damaged_text are for texts: leave columns of a table out, or mend them before")
         names = [source.name for source in self.sources or ()]
         if len(set(names)) != len(names):
             raise ValueError("sources: two have the same name; give each its own")

@@ -340,8 +340,9 @@ class Filter(Stage):
         """Of each row the largest change of filter_percentile, 0 to 1, over all exchanges of its people, by the model that scores the row."""
         copies: list[str] = []
         of: list[int] = []
+        lexicons = self._lexicons()
         for row, text in enumerate(table.column("text").to_pylist()):
-            made = [copy for _, copy in variants(text[: self.characters], self._lexicons())]
+            made = [copy for _, copy in variants(text[: self.characters], lexicons)]
             copies, of = copies + made, of + [row] * len(made)
         found: list[float | None] = [None] * table.num_rows
         if copies:

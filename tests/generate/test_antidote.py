@@ -198,7 +198,7 @@ def test_a_budget_goes_to_the_rows_that_an_exchange_moves_most_in_every_group(tm
     # group 0 has three rows, group 1 two (one has no value, one no people): of three, one and one by size, and the next best
     _, parents = chosen(tmp_path / "b", rows, budget=3, by="filter_unfairness", groups="cluster")
     assert sorted(parents) == [texts[1], texts[2], texts[3]]
-    assert json.loads(made.schema.metadata[b"counts"])["over_budget"] == 4
+    assert json.loads(made.schema.metadata[b"counts"]) == {"gender:no_span": 1, "gender:over_budget": 3}
     _, everything = chosen(tmp_path / "c", rows, budget=100)
     assert len(everything) == 6
 
@@ -207,3 +207,14 @@ def test_an_antidote_keeps_the_label_of_its_parent(tmp_path):
     rows = table({"text": "She left."}, {"text": "He came."}, toxic=["no", "yes"])
     made, _ = chosen(tmp_path, rows, keep=("toxic",))
     assert made.select(["text", "toxic"]).to_pylist() == [{"text": "He left.", "toxic": "no"}, {"text": "She came.", "toxic": "yes"}]
+
+
+def test_mistakes_in_by_and_keep(tmp_path):
+    rows = table({"text": "She left."}, score=["0.5"], cluster=[1])
+    with pytest.raises(UserMistake, match="name a column of numbers"):
+        chosen(tmp_path, rows, by="score", budget=1)
+    with pytest.raises(UserMistake, match="as ingest\\.keep lists them"):
+        chosen(tmp_path, rows, keep=("cluster",))
+    for keep, said in ((("source",), "of its own"), (("a", "a"), "named twice")):
+        with pytest.raises(ValueError, match=said):
+            Antidote(keep=keep)

@@ -112,8 +112,9 @@ def test_a_row_that_moved_among_rows_of_another_label_is_refused(tmp_path):
         assert made.schema.equals(ManifoldGate(label="kind").writes())
         rules[name] = [verdict["rule"] if verdict else None for verdict in made.column("verdict").to_pylist()]
     assert rules["own"].count("in_another_label") <= 24 and rules["wrong"].count("in_another_label") >= 150
-    unlabelled = judge(antidotes(new[:5], ["row0000"] * 5))
-    assert unlabelled.column("label_ratio").null_count == 5
+    with pytest.raises(UserMistake, match=r"add `keep: \[kind\]` to the antidote section"):
+        judge(antidotes(new[:5], ["row0000"] * 5))
+    assert judge(shard(new[:5], NAMES[:5], kind=own[:5])).column("label_ratio").null_count == 5  # real rows are not asked
 
 
 def test_a_label_that_no_row_has(tmp_path):

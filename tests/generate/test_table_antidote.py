@@ -51,9 +51,13 @@ def test_a_flip_changes_the_group_alone(tmp_path):
 
 
 def test_comparable_rows_of_the_same_label_are_asked_for(tmp_path):
-    found, _ = made(tmp_path, same_label=True, most=0.2, k=1)
-    ages = {(json.loads(row)["rich"], json.loads(row)["sex"]): json.loads(row)["age"] for row in found.column("text").to_pylist()}
-    assert ages[False, "f"] < 37  # no rich wife is younger
+    """A rich husband of 35: the wife nearest to him is poor, the nearest rich one is 37."""
+    for same, oldest in ((True, 37), (False, 35)):
+        found, given = made(tmp_path / str(same), same_label=same, most=9.0, k=1)
+        source = given.column("row_id").to_pylist()[5]
+        (age,) = [json.loads(row["text"])["age"] for row in found.to_pylist() if row["parents"] == [source]]
+        assert 35 <= age <= oldest
+        assert same == (age > 35)
 
 
 def test_variants_and_the_seed(tmp_path):
@@ -110,4 +114,28 @@ def test_a_table_without_columns_or_with_an_empty_row(project):
         project.run()
     fields = {"columns": ["age", "sex", "rich"]}
     project.recipe(pipeline="table", ingest={"kind": "table", "fields": fields, "quarantine_max": 1.0}, antidote={"sensitive": ["sex"]})
-    assert project.run()["rows_in"] == 3
+    facts = project.run()
+    assert (facts["rows_in"], facts["quarantined"], facts["quarantine_rules"]) == (3, 1, {"blank_row": 1})
+
+
+def test_cells_keep_their_kind_and_a_hole_in_a_csv_is_no_group(tmp_path, project):
+    rows = [{"age": 30.0 + i, "tiny": (i + 1) * 1e-9, "sex": "mf"[i % 2]} for i in range(12)]
+    found, _ = made(tmp_path, rows=rows, label=None, most=9.0)
+    for row in map(json.loads, found.column("text").to_pylist()):
+        assert isinstance(row["age"], float) and row["age"] == int(row["age"]) and 0 < row["tiny"] < 2e-8
+    lines = [*(f"{20 + i},{'mf'[i % 2]}" for i in range(12)), ",m", "30,"]
+    (project.data / "people.csv").write_text("\n".join(["age,sex", *lines]) + "\n")
+    project.recipe(
+        pipeline="table", ingest={"kind": "table", "fields": {"columns": ["age", "sex"]}}, antidote={"sensitive": ["sex"], "most": 9.0},
+        select={"generated_max_share": 0.6},
+    )  # fmt: skip
+    project.run()
+    antidotes = [json.loads(row["text"]) for row in project.published() if row["origin"] == "antidote"]
+    assert {row["sex"] for row in antidotes} == {"m", "f"} and len(antidotes) == 12
+    assert len({row["age"] for row in antidotes}) > 2
+
+
+def test_a_flip_between_cells_of_two_kinds_and_a_number_beyond_all(tmp_path):
+    rows = [{"sex": 1, "n": 10**400}, {"sex": "f", "n": 5}]
+    found, _ = made(tmp_path, rows=rows, label=None, method="flip")
+    assert sorted(str(json.loads(text)["sex"]) for text in found.column("text").to_pylist()) == ["1", "f"]
