@@ -56,16 +56,21 @@ def settings_of(ledger: Ledger) -> tuple[Filter, Path, float | None]:
     from ruamel.yaml import YAML
 
     recipe = YAML(typ="safe").load(ledger.folder / "recipe.yaml")
-    step = ledger.folder / "stages" / "filter"
-    record = step / "artifact.json"
-    if not record.is_file() or "filter" not in recipe:
+    fitted = fitted_folder(ledger, "filter")
+    if fitted is None or "filter" not in recipe:
         raise UserMistake(
             f"{ledger.folder} has no trained filter: give a run whose recipe has a `filter` section, such as configs/pretraining.yaml"
         )
     section = {name: value for name, value in recipe["filter"].items() if name != "method"}
     bound = ((recipe.get("select") or {}).get("where") or {}).get("filter_percentile") or {}
     kept = 1 - float(bound["min"]) / 100 if bound.get("min") else None
-    return Filter.model_validate(section), step / f"artifact-{json.loads(record.read_text())['fingerprint'][:12]}", kept
+    return Filter.model_validate(section), fitted, kept
+
+
+def fitted_folder(ledger: Ledger, step: str) -> Path | None:
+    """Where a step of a run keeps what it fitted; None: it fitted nothing."""
+    record = ledger.folder / "stages" / step / "artifact.json"
+    return record.parent / f"artifact-{json.loads(record.read_text())['fingerprint'][:12]}" if record.is_file() else None
 
 
 def read_corpus(

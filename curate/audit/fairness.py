@@ -7,7 +7,6 @@ what a model finds more natural to say of one group.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 
 from curate import recipe as recipes
 from curate.algorithms.unfairness import unfairness
+from curate.audit.corpus import fitted_folder
 from curate.errors import UserMistake
 from curate.generate.antidote import swapped
 from curate.generate.exchange import attribute_of
@@ -32,7 +32,7 @@ from curate.store import write_json
 CONTENT = ("messages", "prompt", "response", "text")
 FEWEST = 10  # pairs of an attribute of which something is told
 # Columns that count or place, and do not judge.
-_NO_JUDGE = frozenset({"scored_tokens", "truncated", "filter_bin"})
+_NO_JUDGE = frozenset({"scored_tokens", "truncated"})
 Say = Callable[[str], None]
 
 
@@ -53,7 +53,7 @@ def audit(
     scorers: list[tuple[str, Stage, Path]] = []
     left: list[str] = []
     for name, stage in asked.items():
-        fitted = _fitted(ledger, name)
+        fitted = fitted_folder(ledger, name)
         if set(stage.reads()) <= {*CONTENT, *beside} and (fitted is not None or not type(stage).fits()):
             scorers.append((name, stage, fitted or Path()))
         else:
@@ -120,11 +120,6 @@ def _pairs(
     before = [{name: row[name] for name in schema.names} for _, row, _ in chosen]
     after = [row | other for row, (*_, other) in zip(before, chosen, strict=True)]
     return pa.Table.from_pylist(before, schema=schema), pa.Table.from_pylist(after, schema=schema), np.array([name for name, *_ in chosen])
-
-
-def _fitted(ledger: Ledger, name: str) -> Path | None:
-    record = ledger.folder / "stages" / name / "artifact.json"
-    return record.parent / f"artifact-{json.loads(record.read_text())['fingerprint'][:12]}" if record.is_file() else None
 
 
 def _moved(name: str, stage: Stage, fitted: Path, before: pa.Table, after: pa.Table, attributes: np.ndarray) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Antidote rows of a table: for a person, a comparable one of another group with the same label.
+"""Antidote rows of a table: for a person, a comparable one of another group, given the label of the first.
 
 After Li, Xia and Liu, "Learning Antidote Data to Individual Unfairness" (ICML 2023, arXiv 2211.15897); its generator is a GAN, ours takes a real
 comparable row and goes part of the way to it (`algorithms/comparable.py`). Changing the group alone ("flip") is offered as the control it is: it makes
