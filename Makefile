@@ -63,7 +63,7 @@ bench-rewriting: $(VENV)/installed  ## what the gate for generated rows catches 
 	$(BIN)/python benchmarks/rewriting.py --out benchmarks/results/rewriting.md
 
 bench-antidote: $(VENV)/installed  ## fairness with antidotes beside none, copies and random changes: posts, the filter, a table, a language model: an hour; needs ../shared/data
-	$(BIN)/python benchmarks/antidote.py --out benchmarks/results/antidote.md
+	$(BIN)/python benchmarks/antidote/run.py --out benchmarks/results/antidote.md
 
 soak: $(VENV)/installed  ## long kill-and-resume proofs
 	CURATE_KILLS=20 $(BIN)/pytest tests/test_kill.py
