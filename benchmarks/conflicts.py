@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.algorithms.minhash import normalise
+from curate.algorithms.normal_form import normalise
 from curate.select.budget import Budget
 from curate.select.contradictions import Contradictions
 from curate.stage import Stage

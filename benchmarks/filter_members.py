@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 from curate import training
 from curate.algorithms import roc
 from curate.algorithms.ngram_lm import Counter
+from curate.byte_blocks import byte_blocks
 from curate.engine import set_threads
-from curate.score._bytes import byte_blocks
 from curate.score._members import Member
 from curate.score.filter import Filter
 

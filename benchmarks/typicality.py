@@ -34,10 +34,10 @@ from curate.algorithms.hashed_ngrams import hashed_ngrams
 from curate.algorithms.ngram_lm import Counter
 from curate.algorithms.prdc import Prdc
 from curate.algorithms.typicality import local_ratio
+from curate.byte_blocks import byte_blocks
 from curate.embed.hashed import vector_column
 from curate.engine import set_threads
 from curate.score import typicality
-from curate.score._bytes import byte_blocks
 from curate.score._trusted import Trusted, draw
 from curate.score.student import Student
 from curate.score.typicality import Typicality

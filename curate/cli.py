@@ -416,7 +416,8 @@ def _run_text(facts: dict[str, Any]) -> str:
     lines += [f"  dataset  {facts['dataset']}", f"  report   {facts['report']}"]
     if facts["exit_code"] == 3:
         lines.append(
-            "  exit code 3: more was set aside than ingest.quarantine_max allows, or a whole file could not be read; the dataset is written without it"
+            "  exit code 3: more was set aside than ingest.quarantine_max allows, a whole file could not be read, or a note above says that too much was removed; "
+            "the dataset is written without it"
         )
     return "\n".join(lines)
 

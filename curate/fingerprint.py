@@ -77,7 +77,7 @@ def _version(distribution: str) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what a run computes with, for run.json."""
-    names = ("curate", "pyarrow", "numpy", "torch", "transformers", "tokenizers", "ray", "faiss-cpu", "rensa", "scikit-learn", "scipy")
+    names = ("curate", "pyarrow", "numpy", "torch", "transformers", "tokenizers", "ray", "faiss-cpu", "scikit-learn", "scipy")
     return {"python": ".".join(map(str, sys.version_info[:3])), **{name: _version(name) for name in names}}
 
 

@@ -95,7 +95,7 @@ def finish(run: Any, seconds: float) -> dict[str, Any]:
     }
     limit = run.recipe.ingest.quarantine_max
     above = counts.rows_in >= 100 and counts.quarantined > limit * counts.rows_in
-    exit_code = 3 if above or run.problems else 0
+    exit_code = 3 if above or run.problems or any(step.alarm for step in run.facts.values()) else 0
     _write_facts(run, "done", seconds, facts)
     run.sweep()
     report = write_report(open_run(run.folder))

@@ -65,6 +65,7 @@ class StepFacts:
     models: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)  # what a fit has to say to the user: `remarks` of its info.json
+    alarm: bool = False  # whether one of them is a reason to end with exit code 3
 
 
 class View:
@@ -109,8 +110,8 @@ class FitEngineOf:
     def __init__(self, run: Run, name: str, inputs: Dataset, stage: Stage):
         self.run, self.name, self.inputs, self.stage = run, name, inputs, stage
 
-    def step(self, name: str, stage: Stage) -> View:
-        result = self.run.step(f"{self.name}/{name}", stage, self.inputs)
+    def step(self, name: str, stage: Stage, shared: bool = False) -> View:
+        result = self.run.step(name if shared else f"{self.name}/{name}", stage, self.inputs)
         return View(self.inputs.beside(result), self.stage, ("shard", *stage.writes().names))
 
 
@@ -286,7 +287,8 @@ class Run:
             record = {"fingerprint": wanted, "files": commit_folder(attempt, target)}
             write_json(folder / "artifact.json", record)
             facts.fitted = "fitted"
-        facts.remarks = (read_json(target / "info.json") or {}).get("remarks", [])
+        info = read_json(target / "info.json") or {}
+        facts.remarks, facts.alarm = info.get("remarks", []), info.get("alarm", False)
         for old in folder.glob("artifact-*"):
             if old != target:
                 shutil.rmtree(old)

@@ -52,19 +52,25 @@ def verdict_column(
     values: Sequence[float | None] | None = None,
     thresholds: Sequence[float | None] | None = None,
     decision: str = "drop",
+    twins: Sequence[str | None] | None = None,
+    twins_at: Sequence[str | None] | None = None,
+    similarities: Sequence[float | None] | None = None,
 ) -> pa.Array:
     """Verdicts from parallel columns, without a Python dictionary per row (rule None: no verdict)."""
     rule = pa.array(rules, pa.string())
     rows = len(rule)
-    empty = pa.nulls(rows, pa.string())
+
+    def column(given: Sequence[Any] | None, kind: pa.DataType) -> pa.Array:
+        return pa.nulls(rows, kind) if given is None else pa.array(given, kind)
+
     fields = [
         pa.array([decision] * rows, pa.string()),
         rule,
-        pa.array(values, pa.float64()) if values is not None else pa.nulls(rows, pa.float64()),
-        pa.array(thresholds, pa.float64()) if thresholds is not None else pa.nulls(rows, pa.float64()),
-        empty,
-        empty,
-        pa.nulls(rows, pa.float64()),
+        column(values, pa.float64()),
+        column(thresholds, pa.float64()),
+        column(twins, pa.string()),
+        column(twins_at, pa.string()),
+        column(similarities, pa.float64()),
     ]
     return pa.StructArray.from_arrays(fields, fields=list(VERDICT), mask=rule.is_null())
 
@@ -96,9 +102,12 @@ class Inputs(Protocol):
 
 
 class FitEngine(Protocol):
-    """What `fit` may ask for: another stage over every shard, in parallel, committed and resumable."""
+    """What `fit` may ask for: another stage over every shard, in parallel, committed and resumable.
 
-    def step(self, name: str, stage: Stage) -> Inputs: ...
+    shared  the step is the run's, by its name, and not the fit's own: another fit that asks for the same finds it done
+    """
+
+    def step(self, name: str, stage: Stage, shared: bool = False) -> Inputs: ...
 
 
 class Stage(BaseModel):

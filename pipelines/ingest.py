@@ -9,7 +9,7 @@ from curate.select.sample import Sample
 
 STEPS = {
     "ingest": "ingest.settings",
-    "near_dedup": "dedup.near",
+    "near_dedup": "dedup.lexical",
     "tokens": "score.tokens",
     "embed": "embed.hashed?",
     "select": "select.budget",

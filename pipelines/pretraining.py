@@ -12,7 +12,7 @@ from curate.select.sample import Sample
 
 STEPS = {
     "ingest": "ingest.settings",
-    "near_dedup": "dedup.near",
+    "near_dedup": "dedup.lexical",
     "tokens": "score.tokens",
     "filter": "score.filter",
     "embed": "embed.transformer",

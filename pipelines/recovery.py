@@ -15,7 +15,7 @@ from curate.select.sample import Sample
 STEPS = {
     "ingest": "ingest.settings",
     "contradictions": "select.contradictions?",
-    "near_dedup": "dedup.near",
+    "near_dedup": "dedup.lexical",
     "tokens": "score.tokens",
     "embed": "embed.transformer",
     "reduce": "embed.reduce?",

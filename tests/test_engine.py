@@ -53,7 +53,7 @@ def test_columns_come_out_in_the_rows_order_and_equal_on_both(project, engine, n
     assert project.executed() == {
         "ingest": 4,
         "near_dedup": 4,
-        "near_dedup/signatures": 4,
+        "shingles/text-words-5": 4,
         "tokens": 4,
         "poison": 4,
         "select": 4,

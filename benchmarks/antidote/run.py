@@ -32,8 +32,8 @@ from posts import of_posts
 SEEDS, VARIANTS = 10, 2
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[str]]] = {
-    "text": lambda args: of_posts("text", args.seeds, args.variants),
-    "embedding": lambda args: of_posts("embedding", args.seeds, args.variants),
+    "text": lambda args: of_posts("text", args.seeds, args.variants, args.work),
+    "embedding": lambda args: of_posts("embedding", args.seeds, args.variants, args.work),
     "filter": lambda args: of_filter(args.seeds),
     "table": lambda args: of_table(args.seeds),
     "lm": lambda args: of_lm(args.seeds, args.work, args.workers),
@@ -45,7 +45,9 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--variants", type=int, default=VARIANTS, help="exchanges of a post that training may see")
-    parser.add_argument("--work", type=Path, default=Path("runs/bench-antidote"), help="where the trainings of `lm` are kept")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/bench-antidote"), help="where the trainings of `lm` and the fluency of posts are kept"
+    )
     parser.add_argument("--workers", type=int, default=2, help="trainings of `lm` at a time, one thread each")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from curate.algorithms.minhash import NEGATIONS, TOKEN, normalise
+from curate.algorithms.normal_form import NEGATIONS, TOKEN, normalise
 
 SHORT = 5  # words; an answer of no more states one thing, which another can contradict by itself
 FAR = 0.25  # overlap of content words below which long answers have nothing in common

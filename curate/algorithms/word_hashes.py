@@ -5,7 +5,8 @@ What a word is, is decided on UTF-8 bytes, so that numpy can do it for all rows 
     a run of letters, digits, "_" and non-ASCII characters           one word
     each other printable ASCII character                             one word (punctuation counts, as in fastText), a run of the same one too: "...", "----"
     a character of U+2000-207F (dashes, curly quotes) or of U+0080-00BF              one word
-    a character of U+3000-DFFF (kana, Han, Hangul)                   one word: most of these scripts put no spaces between words
+    a character of U+3000-DFFF (kana, Han, Hangul), of the further Han planes, or of
+    Thai, Lao and Khmer                              one word: most of these scripts put no spaces between words
     white space, the no-break space and control characters           between words
 
 A word's hash is made of its bytes and their number, an n-gram's of its words' in their order. Both depend on nothing else.
@@ -97,13 +98,21 @@ def mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
+def symbols(raw: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Which of the words that `find_words` found are punctuation or another symbol, bool (words,)."""
+    first, second = raw[starts], raw[np.minimum(starts + 1, max(len(raw) - 1, 0))]
+    return (_KIND[first] == _ALONE) | (first == 0xC2) | ((first == 0xE2) & (second <= 0x81))
+
+
 def _beyond_ascii(raw: np.ndarray, kind: np.ndarray, begins_word: np.ndarray) -> None:
     """Mark, in place, where a character that is a word of its own begins and ends, and what is a space."""
     lead = np.flatnonzero(raw >= 0xC2)
     first, second = raw[lead], raw[np.minimum(lead + 1, len(raw) - 1)]
     two = first == 0xC2
     three = ((first == 0xE2) & (second <= 0x81)) | ((first >= 0xE3) & (first <= 0xED))
-    for alone, size in ((two, 2), (three, 3)):
+    three |= ((first == 0xE0) & (second >= 0xB8) & (second <= 0xBB)) | ((first == 0xE1) & ((second == 0x9E) | (second == 0x9F)))
+    four = (first == 0xF0) & (second >= 0xA0) & (second <= 0xB3)
+    for alone, size in ((two, 2), (three, 3), (four, 4)):
         at = lead[alone]
         begins_word[at] = True
         after = at + size

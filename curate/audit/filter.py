@@ -27,10 +27,10 @@ from curate.algorithms.word_hashes import word_hashes
 from curate.audit import edits
 from curate.audit.corpus import Corpus, Tables, highest, read_corpus, settings_of
 from curate.audit.induced import CUTS, induced
+from curate.byte_blocks import byte_blocks
 from curate.errors import UserMistake
 from curate.generate.lexicon import read_lexicons
 from curate.ledger import Ledger
-from curate.score._bytes import byte_blocks
 from curate.score._texts import read_texts
 from curate.score._trusted import draw
 from curate.score.filter import FOLDS, Filter, Judge

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from curate.dedup.near import Near
+from curate.dedup.lexical import Lexical
 
 
-class Union(Near):
+class Union(Lexical):
     """Drops generated rows that repeat a raw row or one another; only rows still in the running take part.
 
     A generated row never evicts a raw row, nor is it held against its own source or its siblings

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from curate.algorithms import presence
 from curate.algorithms.line_shapes import line_shapes
 from curate.algorithms.word_hashes import Hashes, word_hashes
+from curate.byte_blocks import byte_blocks
 from curate.errors import UserMistake
-from curate.score._bytes import byte_blocks
 
 Name = Literal["words", "lines", "embedding", "scores"]
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.algorithms import text_measures
-from curate.score._bytes import byte_blocks
+from curate.byte_blocks import byte_blocks
 from curate.select._bounds import Bound, bound_verdicts, bounded_columns
 from curate.stage import VERDICT, Stage, TableFunction, verdict_column
 

@@ -19,8 +19,8 @@ from curate import models
 from curate.algorithms.presence import features
 from curate.algorithms.target_walk import target_walk
 from curate.algorithms.word_hashes import word_hashes
+from curate.byte_blocks import byte_blocks
 from curate.errors import UserMistake
-from curate.score._bytes import byte_blocks
 from curate.score._target import KINDS, groups_of, target_tables
 from curate.score._texts import existing
 from curate.score.perplexity import nullable

@@ -18,8 +18,8 @@ from pydantic import Field
 
 from curate.algorithms import ngram_lm
 from curate.algorithms.hash_table import HashTable
+from curate.byte_blocks import byte_blocks
 from curate.errors import UserMistake
-from curate.score._bytes import byte_blocks
 from curate.score._trusted import Trusted, draw
 from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction
 

@@ -1,8 +1,8 @@
 """Rows that answer a question otherwise than other rows do.
 
 Two prompts are one question if they are equal after normalisation but for articles, politeness and sentence marks, or if
-they differ only in the spelling of a few words and the Jaccard similarity of their shingles (MinHash banding, verified)
-reaches the threshold. A similarity alone would not do: on 54,839 real rows 242,000 pairs of prompts reach 0.8, nearly all of them different
+they differ only in the spelling of a few words and the Jaccard similarity of their shingles reaches the threshold
+(an exact set join). A similarity alone would not do: on 54,839 real rows 242,000 pairs of prompts reach 0.8, nearly all of them different
 questions about one passage. What counts as contradiction, and which row goes: see `algorithms/contradictions.py`.
 
 Duplicates are not hidden from this stage: an answer that two rows agree on outweighs one that stands alone. Put it
@@ -11,6 +11,8 @@ before near-duplicate removal, which else may drop the right answer as a near co
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,41 +21,38 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate.algorithms import contradictions
-from curate.algorithms.minhash import UnionFind, band_plan, candidate_pairs
+from curate.algorithms.set_join import Sets, connected, joined, of_hashes, similar_pairs
 from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdicts, write_decision
 
 
 class _Questions(Stage):
-    """What finding equal questions needs of a row: a key that equal ones share, and a MinHash signature."""
+    """What finding equal questions needs of a row: a key that equal ones share, and shingles."""
 
     shingle: int
-    permutations: int
-    seed: int
 
-    libraries = ("rensa",)
+    libraries = ("numpy",)
 
     def reads(self) -> tuple[str, ...]:
         return ("prompt",)
 
     def writes(self) -> pa.Schema:
-        return pa.schema([("key", pa.binary()), ("signature", pa.list_(pa.uint32()))])
+        return pa.schema([("key", pa.binary()), ("shingles", pa.list_(pa.uint64()))])
 
     def load(self, folder: Path) -> TableFunction:
-        import hashlib
-
-        import rensa
-
         def sign(table: pa.Table) -> pa.Table:
             words = [contradictions.question(text or "") for text in table["prompt"].to_pylist()]
-            pieces = [[" ".join(row[at : at + self.shingle]) for at in range(len(row) - self.shingle + 1)] for row in words]
-            signed = rensa.RMinHash.digests_from_token_sets(pieces, self.permutations, self.seed)
-            keys = [
-                hashlib.blake2b(" ".join(row).encode("utf-8", "surrogatepass"), digest_size=16).digest() if row else None for row in words
-            ]
-            signatures = [row if piece else [] for row, piece in zip(signed, pieces, strict=True)]
-            return pa.table({"key": pa.array(keys, pa.binary()), "signature": pa.array(signatures, pa.list_(pa.uint32()))})
+            keys = [_hash(row) if row else None for row in words]
+            pieces = [[_hash(row[at : at + self.shingle])[:8] for at in range(len(row) - self.shingle + 1)] for row in words]
+            hashes = np.frombuffer(b"".join(piece for row in pieces for piece in row), np.uint64).copy()
+            sets = of_hashes(hashes, np.cumsum([0, *map(len, pieces)]))
+            shingles = pa.ListArray.from_arrays(pa.array(sets.begins, pa.int32()), pa.array(sets.values, pa.uint64()))
+            return pa.table({"key": pa.array(keys, pa.binary()), "shingles": shingles})
 
         return sign
+
+
+def _hash(words: Sequence[str]) -> bytes:
+    return hashlib.blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class Contradictions(Stage):
@@ -67,10 +66,8 @@ class Contradictions(Stage):
     )
     ties: Literal["drop", "keep"] = Field("drop", description="one against one, and no `loss_original` to tell: drop both, or keep both")
     shingle: int = Field(3, ge=1, description="words in a row")
-    permutations: int = Field(128, ge=16)
-    seed: int = 0
 
-    libraries = ("rensa", "numpy", "scikit-learn")
+    libraries = ("numpy", "scipy", "scikit-learn")
 
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine"})
 
@@ -84,7 +81,7 @@ class Contradictions(Stage):
         return pa.schema([("verdict", VERDICT)])
 
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
-        signed = engine.step("questions", _Questions(shingle=self.shingle, permutations=self.permutations, seed=self.seed))
+        signed = engine.step("questions", _Questions(shingle=self.shingle))
         sets = self._sets(inputs, signed)
         rows = _Members(inputs, sets)
         decided: dict[str, dict[int, dict[str, Any]]] = {}
@@ -112,38 +109,34 @@ class Contradictions(Stage):
         """Rows, by their number in reading order, that ask the same."""
         first: dict[bytes, int] = {}
         same: dict[int, list[int]] = {}  # the first row of a question -> all rows that ask it in the same words
-        starts, heads, signatures = [0], [], []
+        heads: list[int] = []
+        starts, parts = [0], []
         for shard in inputs.shards:
             table = signed.table(shard)
-            column = table["signature"].combine_chunks()
-            has = np.asarray(column.value_lengths()) > 0
-            flat = np.asarray(column.flatten(), np.uint32).reshape(-1, self.permutations)
-            at = np.cumsum(has) - 1
+            column = table["shingles"].combine_chunks()
+            begins = np.concatenate([[0], np.cumsum(np.asarray(column.value_lengths(), np.int64))])
+            mine = len(heads)
             for place, key in enumerate(table["key"].to_pylist()):
                 row = starts[-1] + place
                 if key is not None:
                     head = first.setdefault(key, row)
                     same.setdefault(head, []).append(row)
-                    if head == row and has[place] and self.threshold < 1:
+                    if head == row:
                         heads.append(row)
-                        signatures.append(flat[at[place]])
+            parts.append(Sets(np.asarray(column.flatten(), np.uint64), begins).take(np.array(heads[mine:], np.int64) - starts[-1]))
             starts.append(starts[-1] + table.num_rows)
-        union = UnionFind(len(heads))
-        if heads:
-            bands, size = band_plan(self.threshold, self.permutations)
-            least = self.threshold - 4 * (self.threshold * (1 - self.threshold) / self.permutations) ** 0.5 - 1e-9
-            pairs = candidate_pairs(np.stack(signatures), bands, size, least)
+        alike = np.empty((0, 2), np.int64)
+        if heads and self.threshold < 1:
+            pairs, _ = similar_pairs(joined(parts), self.threshold)
             words = self._words(inputs, starts, np.array(heads)[np.unique(pairs)])
-            for one, other in pairs.tolist():
-                a, b = words[heads[one]], words[heads[other]]
-                if contradictions.same_question(a, b) and self._jaccard(a, b) >= self.threshold:
-                    union.union(one, other)
-        joined: dict[int, list[int]] = {}
-        place_of = {row: place for place, row in enumerate(heads)}
+            alike = pairs[[contradictions.same_question(words[heads[one]], words[heads[other]]) for one, other in pairs.tolist()]]
+        root_of = (
+            dict(zip(heads, np.array(heads, np.int64)[connected(alike, np.arange(len(heads)))].tolist(), strict=True)) if heads else {}
+        )
+        asked: dict[int, list[int]] = {}
         for head, rows in same.items():
-            root = heads[union.find(place_of[head])] if head in place_of else head
-            joined.setdefault(root, []).extend(rows)
-        return [sorted(rows) for rows in joined.values() if len(rows) > 1]
+            asked.setdefault(root_of[head], []).extend(rows)
+        return [sorted(rows) for rows in asked.values() if len(rows) > 1]
 
     def _words(self, inputs: Inputs, starts: list[int], wanted: np.ndarray) -> dict[int, list[str]]:
         found: dict[int, list[str]] = {}

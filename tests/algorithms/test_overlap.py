@@ -6,7 +6,7 @@ import pytest
 
 from curate.algorithms.overlap import near_repeats
 from curate.algorithms.word_hashes import word_hashes
-from curate.score._bytes import byte_blocks
+from curate.byte_blocks import byte_blocks
 
 
 def words(*texts: str, block: int = 1 << 20):

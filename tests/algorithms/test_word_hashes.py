@@ -9,9 +9,10 @@ from curate.algorithms import presence, word_hashes
 from curate.algorithms.line_shapes import line_shapes
 from curate.algorithms.word_hashes import ngram_hashes
 
-TEXTS = st.lists(st.text(alphabet="abcXYZ09_ \n\t.,;'“”…—é ß漢字ひ가\x00\u00a0¿", max_size=40), max_size=8)
+TEXTS = st.lists(st.text(alphabet="abcXYZ09_ \n\t.,;'“”…—é ß漢字ひ가ไทລາវ𠀀🙂\x00\u00a0¿", max_size=40), max_size=8)
 WORD = re.compile(
-    r"[\u0080-\u009f\u00a1-\u00bf\u2000-\u207f\u3000-\udfff]|[A-Za-z0-9_\u00c0-\u1fff\u2080-\u2fff\ue000-\U0010ffff]+|([!-~])\1*"
+    r"[\u0080-\u009f\u00a1-\u00bf\u0e00-\u0eff\u1780-\u17ff\u2000-\u207f\u3000-\udfff\U00020000-\U00033fff]"
+    r"|[A-Za-z0-9_\u00c0-\u0dff\u0f00-\u177f\u1800-\u1fff\u2080-\u2fff\ue000-\U0001ffff\U00034000-\U0010ffff]+|([!-~])\1*"
 )
 
 

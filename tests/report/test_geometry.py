@@ -22,7 +22,7 @@ SUBJECTS = {
 
 
 PIPELINE = """
-STEPS = {"ingest": "ingest.settings", "near_dedup": "dedup.near", "embed": "embed.hashed", "cluster": "cluster.kmeans",
+STEPS = {"ingest": "ingest.settings", "near_dedup": "dedup.lexical", "embed": "embed.hashed", "cluster": "cluster.kmeans",
          "select": "select.budget", "publish": "publish.dataset"}
 
 def road(run, recipe):

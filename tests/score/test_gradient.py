@@ -41,7 +41,7 @@ class Shards:
     def types(self):
         return (dict(zip(t.column_names, t.schema.types, strict=True)) for t in self.given.values())
 
-    def step(self, name, stage):
+    def step(self, name, stage, shared=False):
         assert type(stage) is _Features
         function = stage.load(Path())
         found = Shards()

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from curate.algorithms.word_hashes import word_hashes
-from curate.score._bytes import byte_blocks
+from curate.byte_blocks import byte_blocks
 from curate.score._members import Member
 
 

@@ -8,7 +8,7 @@ from curate.select.sample import Sample
 
 STEPS = {
     "ingest": "ingest.settings",
-    "near_dedup": "dedup.near",
+    "near_dedup": "dedup.lexical",
     "tokens": "score.tokens",
     "select": "select.budget",
     "publish": "publish.dataset",

@@ -26,7 +26,7 @@ class Shards:
     def tables(self) -> Any:
         return iter(self.by_name.items())
 
-    def step(self, name: str, stage: Any) -> Shards:
+    def step(self, name: str, stage: Any, shared: bool = False) -> Shards:
         function = stage.load(Path())
         return Shards(pa.concat_tables([function(table) for table in self.by_name.values()]), self.by_name[self.shards[0]].num_rows)
 

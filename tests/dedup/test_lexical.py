@@ -49,8 +49,8 @@ def test_ten_rows(fates):
     ]
     last = rows[3]
     assert fates(*rows) == [
-        ("exact_duplicate", last, 0.705882),  # a copy of the next row, which itself falls to the last one
-        ("near_duplicate", last, 0.705882),  # its full stop is a word of its own
+        ("exact_duplicate", last, 0.75),  # a copy of the next row, which itself falls to the last one
+        ("near_duplicate", last, 0.75),
         ("near_duplicate", last, 0.8125),
         "kept",
         "kept",
@@ -77,6 +77,7 @@ def test_the_threshold_is_exact(fates):
         (f"the answer is not there: {WORDS}", f"the answer is there: {WORDS}"),
         (f"you should do it: {WORDS}", f"you shouldn't do it: {WORDS}"),
         ("x = a + b", "x = a - b"),
+        (f"if a < b then {WORDS}", f"if a > b then {WORDS}"),
         ("a", "b"),
         ("...", "???"),
     ],
@@ -130,9 +131,7 @@ def test_a_set_of_duplicates_has_one_survivor_that_is_kept(fates):
 
 
 def test_real_documents_are_found_as_exact_comparison_finds_them(project, shared):
-    """Truth: every pair of neardup_pairs (exact Jaccard of word 5-grams, 0.3 and more), measured again with our tokens, which count symbols too."""
-    from curate.algorithms.minhash import normalise, shingles
-
+    """Truth: every pair of neardup_pairs with an exact Jaccard of word 5-grams of 0.8 and more, found by comparing all with all."""
     docs = pq.read_table(shared / "data" / "neardup_docs.parquet", columns=["id", "text", "cluster_id"]).to_pylist()
     docs = [doc for doc in docs if hashlib.sha256(doc["cluster_id"].encode()).digest()[0] % 5 == 0]
     project.file("docs.jsonl", *[{"id": doc["id"], "text": doc["text"]} for doc in docs])
@@ -140,20 +139,14 @@ def test_real_documents_are_found_as_exact_comparison_finds_them(project, shared
     project.run()
     ids, verdicts = project.column("source_id"), project.column("near_dedup.verdict")
     survivor = {own: ids[int(verdict["twin_at"].split(":")[1])] if verdict else own for own, verdict in zip(ids, verdicts, strict=True)}
-    survivor = {own: survivor[other] for own, other in survivor.items()}  # an exact copy's survivor may have a near one
     assert all(survivor[other] == other for other in survivor.values())
-    pieces = {doc["id"]: set(shingles(normalise(doc["text"]), 5)[1]) for doc in docs}
+    there = {doc["id"] for doc in docs}
     pairs = pq.read_table(shared / "data" / "neardup_pairs.parquet", columns=["id_a", "id_b", "jaccard5", "exact_text"]).to_pylist()
-    pairs = [pair for pair in pairs if pair["id_a"] in pieces and pair["id_b"] in pieces]
-    ours = {(a, b): len(pieces[a] & pieces[b]) / len(pieces[a] | pieces[b]) for a, b in ((pair["id_a"], pair["id_b"]) for pair in pairs)}
-
-    def recall(wanted: list[tuple[str, str]]) -> float:
-        assert len(wanted) > 50
-        return sum(survivor[a] == survivor[b] for a, b in wanted) / len(wanted)
-
-    assert recall([pair for pair, similarity in ours.items() if similarity >= 0.8]) >= 0.995
-    assert recall([(pair["id_a"], pair["id_b"]) for pair in pairs if pair["jaccard5"] >= 0.8]) >= 0.96  # as counted without symbols
-    assert recall([(pair["id_a"], pair["id_b"]) for pair in pairs if pair["exact_text"]]) == 1
-    in_a_pair = {one for pair, similarity in ours.items() if similarity >= 0.8 for one in pair}
+    pairs = [pair for pair in pairs if pair["id_a"] in there and pair["id_b"] in there]
+    alike = [pair for pair in pairs if pair["jaccard5"] >= 0.8]
+    assert len(alike) > 500
+    assert all(survivor[pair["id_a"]] == survivor[pair["id_b"]] for pair in alike)
+    assert all(survivor[pair["id_a"]] == survivor[pair["id_b"]] for pair in pairs if pair["exact_text"])
+    in_a_pair = {one for pair in alike for one in (pair["id_a"], pair["id_b"])}
     dropped = {own for own, other in survivor.items() if own != other}
-    assert len(dropped & in_a_pair) / len(dropped) >= 0.99
+    assert len(dropped & in_a_pair) / len(dropped) >= 0.99  # what a word is differs a little

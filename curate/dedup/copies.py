@@ -1,0 +1,250 @@
+"""Which rows are copies of which, once their texts are keys and sets of hashes: exact copies, near ones, and who survives.
+
+Arrays in, arrays out; what makes them of texts is `marks`, what feeds them from shards is the stage (`lexical.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from curate.algorithms.normal_form import exact_key, normalise
+from curate.algorithms.set_join import (
+    Measure,
+    Sets,
+    candidate_pairs,
+    connected,
+    count,
+    counters,
+    joined,
+    of_hashes,
+    prefixes,
+    similarity,
+    together,
+)
+from curate.algorithms.shingles import Unit, shingled
+from curate.byte_blocks import byte_blocks
+
+SHORT = 50  # words; below, one number or "not" can turn the meaning round without moving the similarity
+MOST_ENTRIES = 1 << 23  # of prefixes at a time, about 25 bytes each and twice that while they are sorted
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What finding copies needs of texts.
+
+    key     uint64 (n, 2): equal for texts of the same normal form
+    sets    shingles of each; empty for a text shorter than one
+    words   int32 (n,)
+    guard   uint64 (n,): differs where the numbers, negations or operators of two texts do
+    length  int32 (n,): characters
+    """
+
+    key: np.ndarray
+    sets: Sets
+    words: np.ndarray
+    guard: np.ndarray
+    length: np.ndarray
+
+
+def marks(texts: Sequence[str | None], unit: Unit | str = "words", size: int = 5) -> Marks:
+    """unit  words, tokens or characters, `size` of them in a row; or lines or paragraphs, one at a time."""
+    normal = [normalise(text or "") for text in texts]
+    keys = np.frombuffer(b"".join(exact_key(text) for text in normal), np.uint64).reshape(-1, 2)
+    runs: Unit = "words" if unit in ("lines", "paragraphs") else unit  # type: ignore[assignment]
+    parts = [shingled(raw, ends, runs, size) for raw, ends in byte_blocks(pa.array(normal, pa.large_string()), fold=False)]
+    sets = joined([part.sets for part in parts])
+    if unit in ("lines", "paragraphs"):
+        sets = _pieces(texts, "\n" if unit == "lines" else "\n\n")
+    words, guard = (
+        np.concatenate([np.empty(0, kind), *(getattr(part, name) for part in parts)])
+        for name, kind in (("words", np.int32), ("guard", np.uint64))
+    )
+    return Marks(keys, sets, words, guard, np.array([len(text or "") for text in texts], np.int32))
+
+
+def _pieces(texts: Sequence[str | None], between: str) -> Sets:
+    """The lines or paragraphs of each text, by their normal form; blank ones are none."""
+    hashes: list[bytes] = []
+    sizes = []
+    for text in texts:
+        pieces = [exact_key(normal) for piece in (text or "").split(between) if (normal := normalise(piece))]
+        hashes += pieces
+        sizes.append(len(pieces))
+    return of_hashes(np.frombuffer(b"".join(hashes), np.uint64)[::2].copy(), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows, in the order in which their sets are read.
+
+    rank    int64 (n,): of the rows of a set of copies the one with the lowest survives
+    known   the last so many rows are of another dataset: they survive, whatever their rank, and are compared with no other of their kind
+    raw     bool (n,), None: all;  family: of each row a name that it shares with its source and what else was made of that (only where some are not raw)
+    """
+
+    key: np.ndarray
+    words: np.ndarray
+    guard: np.ndarray
+    sizes: np.ndarray
+    rank: np.ndarray
+    known: int = 0
+    raw: np.ndarray | None = None
+    family: Sequence[str] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.rank)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """survivor  int64 (n,): the row itself where it stays
+    exact       bool (n,): its text is that of another row that comes before it
+    closest     float64 (n,): similarity of the closest pair that joined a row to its set; NaN where it stays
+    similarity  float64 (n,): to the survivor, exact
+    pairs, alike   the pairs that joined rows, int64 (m, 2), and their similarity
+    """
+
+    survivor: np.ndarray
+    exact: np.ndarray
+    closest: np.ndarray
+    similarity: np.ndarray
+    pairs: np.ndarray
+    alike: np.ndarray
+
+
+def decide(
+    rows: Rows, read: Callable[[], Iterable[Sets]], threshold: float, measure: Measure = "jaccard", exact_only: bool = False
+) -> Decided:
+    """Which rows go, and for whom. `read` gives the sets of all rows, part by part in their order; it is called a few times."""
+    n = len(rows)
+    head = _exact(rows)
+    alone = head == np.arange(n)
+    pairs, alike = np.empty((0, 2), np.int64), np.empty(0)
+    if not exact_only:
+        pairs = _candidates(rows, read, alone, threshold, measure)
+        pairs = pairs[~_barred(rows, pairs)]
+        alike = _similarity(rows, read, pairs, measure)
+        near = alike >= threshold - 1e-9
+        pairs, alike = pairs[near], alike[near]
+    survivor, closest = _join(rows, pairs, alike)
+    survivor = survivor[head]
+    gone = survivor != np.arange(n)
+    last = np.flatnonzero(gone & (survivor != head))  # fell to a row of another text
+    to_survivor = np.where(gone, 1.0, np.nan)
+    to_survivor[last] = _similarity(rows, read, np.stack([head[last], survivor[last]], axis=1), measure)
+    exact = ~alone
+    return Decided(survivor, exact & gone, np.where(exact & gone, 1.0, closest), to_survivor, pairs, alike)
+
+
+def _exact(rows: Rows) -> np.ndarray:
+    """Of each row the first, by rank, of the same text, int64 (n,); known rows first."""
+    known = np.arange(len(rows)) < len(rows) - rows.known
+    order = np.lexsort((rows.rank, known, rows.key[:, 1], rows.key[:, 0]))
+    key = rows.key[order]
+    first = np.ones(len(order), bool)
+    first[1:] = (key[1:] != key[:-1]).any(axis=1)
+    head = np.empty(len(order), np.int64)
+    head[order] = order[first][np.cumsum(first) - 1]
+    return head
+
+
+def _candidates(rows: Rows, read: Callable[[], Iterable[Sets]], alone: np.ndarray, least: float, measure: Measure) -> np.ndarray:
+    def parts() -> Iterable[tuple[int, Sets]]:
+        start = 0
+        for sets in read():
+            yield start, sets
+            start += len(sets)
+
+    counts = counters(int(rows.sizes.sum()))
+    for start, sets in parts():
+        here = np.repeat(alone[start : start + len(sets)], sets.sizes)
+        count(counts, sets.values[here])
+    held, found, entries = [], [], 0
+    for start, sets in parts():
+        some = prefixes(sets, counts, least, measure, start)
+        held.append(some.where(alone[some.row]))
+        entries += len(held[-1].key)
+    everything = together(held) if held else None
+    del held
+    if everything is None:
+        return np.empty((0, 2), np.int64)
+    # Every key as a whole in one part; which one, its hash decides.
+    number = -(-entries // MOST_ENTRIES) or 1
+    for part in range(number):
+        some = everything if number == 1 else everything.where(everything.key % np.uint64(number) == part)
+        pairs = candidate_pairs(some, least, measure)
+        found.append(pairs[pairs[:, 0] < len(rows) - rows.known])  # first < second: two known rows are not compared
+    return found[0] if number == 1 else np.unique(np.concatenate(found), axis=0)
+
+
+def _barred(rows: Rows, pairs: np.ndarray) -> np.ndarray:
+    """Pairs that must not be joined: short ones that differ in a number or negation; a child and its parent, or siblings."""
+    a, b = pairs[:, 0], pairs[:, 1]
+    barred = (np.minimum(rows.words[a], rows.words[b]) < SHORT) & (rows.guard[a] != rows.guard[b])
+    if rows.raw is not None:
+        for index in np.flatnonzero(~(rows.raw[a] & rows.raw[b])):
+            barred[index] |= rows.family[a[index]] == rows.family[b[index]]
+    return barred
+
+
+def _similarity(rows: Rows, read: Callable[[], Iterable[Sets]], pairs: np.ndarray, measure: Measure) -> np.ndarray:
+    """Exact, float64 (len(pairs),); only the sets that are asked for are held."""
+    if not len(pairs):
+        return np.empty(0)
+    wanted = np.unique(pairs)
+    start, parts = 0, []
+    for sets in read():
+        here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + len(sets))]
+        if len(here):
+            parts.append(sets.take(here - start))
+        start += len(sets)
+    shared = joined(parts).shared(np.searchsorted(wanted, pairs))
+    return similarity(shared, rows.sizes[pairs[:, 0]], rows.sizes[pairs[:, 1]], measure)
+
+
+def _join(rows: Rows, pairs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(survivor of each row; similarity of the closest pair that joined it, NaN where it stays).
+
+    Rows that are known take theirs first, each by itself. Then sets among raw rows; then a generated row by its best raw twin; what is left of
+    the generated ones by sets again. So a generated row never takes a raw one, nor does it tie two raw rows together.
+    """
+    n = len(rows)
+    survivor, closest = np.arange(n), np.full(n, np.nan)
+
+    def by_best_twin(some: np.ndarray, child: np.ndarray, other: np.ndarray) -> None:
+        """Each child falls to the survivor of the other row that is most like it."""
+        order = np.lexsort((rows.rank[other], -alike[some], child))
+        first = np.unique(child[order], return_index=True)[1]
+        chosen = order[first]
+        survivor[child[chosen]], closest[child[chosen]] = survivor[other[chosen]], alike[some][chosen]
+
+    def by_sets(some: np.ndarray) -> None:
+        local, at = np.unique(pairs[some], return_inverse=True)
+        if not len(local):
+            return
+        top = local[connected(at.reshape(-1, 2), rows.rank[local])]
+        best = np.zeros(n)
+        np.maximum.at(best, pairs[some].ravel(), np.repeat(alike[some], 2))
+        falls = top != local
+        survivor[local[falls]], closest[local[falls]] = top[falls], best[local[falls]]
+
+    if not len(pairs):
+        return survivor, closest
+    a, b = pairs.T
+    known = b >= n - rows.known
+    by_best_twin(np.flatnonzero(known), a[known], b[known])
+    taken = survivor != np.arange(n)
+    free = ~known & ~taken[a] & ~taken[b]
+    raw = np.ones(n, bool) if rows.raw is None else rows.raw
+    by_sets(np.flatnonzero(free & raw[a] & raw[b]))
+    mixed = np.flatnonzero(free & (raw[a] != raw[b]))
+    child, other = np.where(raw[a], b, a)[mixed], np.where(raw[a], a, b)[mixed]
+    by_best_twin(mixed, child, other)
+    has_twin = np.zeros(n, bool)
+    has_twin[child] = True
+    by_sets(np.flatnonzero(free & ~raw[a] & ~raw[b] & ~has_twin[a] & ~has_twin[b]))
+    return survivor, closest
