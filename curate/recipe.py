@@ -71,6 +71,12 @@ class Recipe:
         known = {"prompts": self.sections["rewrite"].prompts if self.has("rewrite") else None, **defaults}
         return gate.but(**{name: value for name, value in known.items() if name not in gate.model_fields_set})
 
+    def semantic_dedup_of(self) -> Any:
+        """Settings of `semantic_dedup`; the encoder is that of `embed`, whose vectors it reads."""
+        stage = self.sections["semantic_dedup"]
+        encoder = getattr(stage, "encoder", None) or getattr(self.sections.get("embed"), "model", None)
+        return stage.but(priority=self.priorities(), encoder=encoder)
+
     def token_unit(self) -> str:
         """What `tokens` counts in this recipe: a tokenizer's tokens, or words where no model is named."""
         return "tokens" if getattr(self.sections.get("tokens"), "model", None) else "words"

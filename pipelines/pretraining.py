@@ -1,6 +1,6 @@
 """Filter web-like text by a filter trained on a trusted set, recycle what is dropped by rewriting it, deduplicate.
 
-docs ─> near_dedup ─> filter, heuristics ─> embed ─> cluster ─> sample ─> perplexity ─> percentiles?
+docs ─> near_dedup ─> filter, heuristics ─> embed ─> cluster ─> semantic_dedup? ─> sample ─> perplexity ─> percentiles?
                                                                  │
       publish <─ select <─ dedup <─ gates <─ rewrite, antidote <─┘   (rewrites start from dropped rows too)
 """
@@ -18,6 +18,7 @@ STEPS = {
     "embed": "embed.transformer",
     "reduce": "embed.reduce?",
     "cluster": "cluster.diffused",
+    "semantic_dedup": "dedup.meaning?",
     "percentiles": "score.percentiles?",
     "select": "select.budget",
     "rewrite": "generate.rewrite?",
@@ -53,7 +54,9 @@ def pretraining(run, recipe):
         """Where scores lie among comparable rows, for `select`; generated rows are placed by the tables of the raw ones."""
         return [run.step("percentiles", recipe.percentiles, rows, unique, *scores)] if recipe.has("percentiles") else []
 
-    _, scores = read(docs)
+    vectors, scores = read(docs)
+    if recipe.has("semantic_dedup"):
+        run.step("semantic_dedup", recipe.semantic_dedup_of(), run.everything(docs), vectors, *scores)
     sampled = run.step("sample", Sample(size=recipe.sample, seed=recipe.seed), run.everything(docs))
     scores += ask(docs)
     scores += compared(docs, scores)
@@ -69,5 +72,7 @@ def pretraining(run, recipe):
         run.step("manifold_gate", recipe.manifold_gate, rows, unique, vectors)
         run.step("batch_gate", recipe.batch_gate, run.everything(rows))
     run.step("dedup", recipe.dedup.but(priority=recipe.priorities()), run.everything(rows))
+    if new and recipe.has("semantic_dedup"):
+        run.step("semantic_union", recipe.semantic_dedup_of(), run.everything(rows), vectors, *scores)
     run.step("select", recipe.select, run.everything(rows), nominated, *scores)
     run.publish(recipe.publish, rows, *scores)

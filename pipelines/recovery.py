@@ -1,6 +1,6 @@
 """Choose, from an instruction pool, the rows that repair what pruning broke in a language model.
 
-docs ─> contradictions? ─> near_dedup ─> embed ─> cluster ─> sample ─> scores (perplexity, degradation) ─> percentiles?, herding?
+docs ─> contradictions? ─> near_dedup ─> embed ─> cluster ─> semantic_dedup? ─> sample ─> scores (perplexity, degradation) ─> percentiles?, herding?
                                                                         │
       publish <─ select <─ dedup <─ gates <─ rewrite, antidote <─ nominate
 """
@@ -20,6 +20,7 @@ STEPS = {
     "embed": "embed.transformer",
     "reduce": "embed.reduce?",
     "cluster": "cluster.diffused",
+    "semantic_dedup": "dedup.meaning?",
     "filter": "score.filter?",
     "percentiles": "score.percentiles?",
     "herding": "score.herding?",
@@ -73,6 +74,8 @@ def recovery(run, recipe):
         return [run.step("herding", recipe.herding, run.everything(rows), vectors, *scores)] if recipe.has("herding") else []
 
     vectors, scores = read(docs)
+    if recipe.has("semantic_dedup"):
+        run.step("semantic_dedup", recipe.semantic_dedup_of(), run.everything(docs), vectors, *scores)
     sampled = run.step("sample", Sample(size=recipe.sample, seed=recipe.seed), run.everything(docs))
     scores += ask(docs, scores)
     scores += compared(docs, scores)
@@ -90,5 +93,7 @@ def recovery(run, recipe):
         run.step("batch_gate", recipe.batch_gate, run.everything(rows))
     scores += in_order(rows, vectors, scores)
     run.step("dedup", recipe.dedup.but(priority=recipe.priorities()), run.everything(rows))
+    if new and recipe.has("semantic_dedup"):
+        run.step("semantic_union", recipe.semantic_dedup_of(), run.everything(rows), vectors, *scores)
     run.step("select", recipe.select, run.everything(rows), nominated, *scores)
     run.publish(recipe.publish, rows, *scores)

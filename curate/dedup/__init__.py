@@ -63,6 +63,31 @@ def near(texts: Sequence[str], threshold: float = 0.8, *, of: str = "words", shi
     return _found(decided, ["exact_duplicate" if exact else "near_duplicate" for exact in decided.exact])
 
 
+def semantic(vectors: Any, texts: Sequence[str] | None = None, threshold: float = 0.9, *, agreement: float = 0.4) -> Found:
+    """Rows that say the same, by their embeddings (n, d), of any length but 0.
+
+    texts      a second opinion by letters, and no pair that differs in a number, a negation or an operator; without them the embeddings decide alone
+    threshold  similarity from which two rows say the same: .65 cosine of the embeddings + .35 of the letters' (without texts: the cosine)
+    agreement  least cosine of the letters
+
+    The first of two rows stays. A row without a direction (zero, NaN) stays. 32 nearest others of a row are looked at.
+    """
+    import numpy as np
+
+    from curate.algorithms.knn import unit_rows
+    from curate.dedup.copies import Rows, marks
+    from curate.dedup.meaning import same_meaning
+
+    unit, nowhere = unit_rows(np.asarray(vectors, np.float32))
+    if texts is not None and len(texts) != len(unit):
+        raise ValueError(f"there are {len(unit)} vectors and {len(texts)} texts: give one text for each vector")
+    found = marks(texts if texts is not None else [""] * len(unit), "words", 5)
+    rows = Rows(found.key, found.words, found.guard, found.sets.sizes, np.arange(len(unit)))
+    said = None if texts is None else lambda wanted: [texts[row] for row in wanted.tolist()]
+    decided = same_meaning(rows, unit, nowhere, said, threshold, agreement)
+    return _found(decided, ["semantic_duplicate"] * len(unit))
+
+
 def _found(decided: Any, rules: Sequence[str]) -> Found:
     import numpy as np
 

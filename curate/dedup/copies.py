@@ -184,11 +184,18 @@ def _candidates(rows: Rows, read: Callable[[], Iterable[Sets]], alone: np.ndarra
 def _barred(rows: Rows, pairs: np.ndarray) -> np.ndarray:
     """Pairs that must not be joined: short ones that differ in a number or negation; a child and its parent, or siblings."""
     a, b = pairs[:, 0], pairs[:, 1]
-    barred = (np.minimum(rows.words[a], rows.words[b]) < SHORT) & (rows.guard[a] != rows.guard[b])
+    short = np.minimum(rows.words[a], rows.words[b]) < SHORT
+    return (short & (rows.guard[a] != rows.guard[b])) | same_family(rows, pairs)
+
+
+def same_family(rows: Rows, pairs: np.ndarray) -> np.ndarray:
+    """Which pairs are a generated row and its source, or two rows made of one source, bool (len(pairs),)."""
+    found = np.zeros(len(pairs), bool)
     if rows.raw is not None:
+        a, b = pairs.T
         for index in np.flatnonzero(~(rows.raw[a] & rows.raw[b])):
-            barred[index] |= rows.family[a[index]] == rows.family[b[index]]
-    return barred
+            found[index] = rows.family[a[index]] == rows.family[b[index]]
+    return found
 
 
 def _similarity(rows: Rows, read: Callable[[], Iterable[Sets]], pairs: np.ndarray, measure: Measure) -> np.ndarray:

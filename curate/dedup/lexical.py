@@ -1,68 +1,25 @@
 """Exact and near duplicates: every pair that reaches the threshold, exactly; every dropped row with its twin.
 
 Texts equal after normalisation are exact duplicates. For the rest: shingles, an exact set join (`algorithms/set_join.py`), and sets of rows over
-the pairs at or above the threshold. The survivor of a set is the row that comes first by: raw before generated, source priority, quality where a
-column is named, longer text, age, then row_id, file, line. Texts shorter than a shingle are compared by exact match only. Under 50 words a pair is
+the pairs at or above the threshold. Who survives: `deciding.py`. Texts shorter than a shingle are compared by exact match only. Under 50 words a pair is
 never joined when the words it differs in hold a number or a negation. Rows of `against` stay in any case and are not copied into the run.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.algorithms.set_join import Measure, Sets
-from curate.dedup.copies import Marks, Rows, decide, marks
+from curate.algorithms.set_join import Measure
+from curate.dedup.copies import Decided, decide
+from curate.dedup.deciding import Corpus, Deciding, Shingles
 from curate.dedup.known import Known
-from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdict_column, write_decision
-
-LEAST_ROWS = 100  # of a source, for an alarm
+from curate.stage import Inputs
 
 
-class Shingles(Stage):
-    """What finding copies needs of a row: exact key, shingle hashes, guard."""
-
-    view: str
-    of: str
-    shingle: int
-
-    libraries = ("numpy",)
-    hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine"})
-
-    def reads(self) -> tuple[str, ...]:
-        return (self.view,)
-
-    def writes(self) -> pa.Schema:
-        return pa.schema(
-            [
-                ("key", pa.binary(16)),
-                ("shingles", pa.list_(pa.uint64())),
-                ("guard", pa.uint64()),
-                ("words", pa.int32()),
-                ("length", pa.int32()),
-            ]
-        )
-
-    def load(self, folder: Path) -> TableFunction:
-        def sign(table: pa.Table) -> pa.Table:
-            found = marks(table[self.view].to_pylist(), self.of, self.shingle)
-            key = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(found.key), [None, pa.py_buffer(found.key.tobytes())])
-            sets = pa.ListArray.from_arrays(pa.array(found.sets.begins, pa.int32()), pa.array(found.sets.values, pa.uint64()))
-            columns = [key, sets, pa.array(found.guard, pa.uint64()), pa.array(found.words, pa.int32()), pa.array(found.length, pa.int32())]
-            return pa.table(columns, schema=self.writes())
-
-        return sign
-
-
-class Lexical(Stage):
+class Lexical(Deciding):
     """Drops exact and near duplicates; one row of each set survives, the others name it."""
 
     threshold: float = Field(0.8, gt=0, le=1, description="similarity of shingle sets from which two rows are duplicates")
@@ -71,192 +28,28 @@ class Lexical(Stage):
     )
     shingle: int = Field(5, ge=1, description="words, tokens or characters in a row")
     measure: Measure = Field("jaccard", description="jaccard, or containment: the share of the smaller row that is in the other")
-    view: str = "text"
     exact_only: bool = False
-    priority: dict[str, int] = Field({}, description="source name -> priority, lower survives; filled from ingest.sources")
-    quality: str | None = Field(None, description="a column of numbers; the row with the larger one survives")
-    age: str | None = Field(None, description="a kept column; the smaller value is the older row and survives")
     against: tuple[str, ...] = Field((), description="datasets or runs whose rows stay: what is in them is a duplicate")
-    most_removed: float = Field(
-        0.9, gt=0, le=1, description="share of a source's rows above which the run says so and ends with exit code 3"
-    )
 
     libraries = ("numpy", "scipy")
-    verdict_kind: ClassVar[str] = "duplicate"
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "drop"})
 
-    def reads(self) -> tuple[str, ...]:
-        return ("shard", "row_id", "source", "file", "line", self.view, *(name for name in (self.age, self.quality) if name))
+    def shingles(self) -> Shingles:
+        return Shingles(view=self.view, of=self.of, shingle=self.shingle)
 
-    def reads_if_present(self) -> tuple[str, ...]:
-        return ("origin", "parent_at")
-
-    def writes(self) -> pa.Schema:
-        return pa.schema([("verdict", VERDICT)])
+    def known(self) -> list[Known]:
+        return [Known(place, self.view) for place in self.against]
 
     def identity(self) -> dict[str, Any]:
-        return {"against": [Known(place, self.view).digest() for place in self.against]} if self.against else {}
+        return {"against": [known.digest() for known in self.known()]} if self.against else {}
 
-    def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
-        signed = engine.step(
-            f"shingles/{self.view}-{self.of}-{self.shingle}", Shingles(view=self.view, of=self.of, shingle=self.shingle), shared=True
-        )
-        corpus = _Corpus(self, inputs, signed)
-        found = decide(corpus.rows, corpus.sets, self.threshold, self.measure, self.exact_only)
-        gone = np.flatnonzero(found.survivor[: corpus.own] != np.arange(corpus.own))
-        twins, places = corpus.names(found.survivor[gone])
-        by_known = found.survivor >= corpus.own
-        start = 0
-        for shard, rows in corpus.shards:
-            here = slice(*np.searchsorted(gone, (start, start + rows)))
-            at = gone[here] - start
-            rules = np.full(rows, None, object)
-            rules[at] = [
-                _RULE[bool(exact), bool(known)] for exact, known in zip(found.exact[gone[here]], by_known[gone[here]], strict=True)
-            ]
-            columns = {name: np.full(rows, None, object) for name in ("twin", "twin_at")}
-            columns["twin"][at], columns["twin_at"][at] = twins[here], places[here]
-            exact = found.exact[start : start + rows]
-            verdict = verdict_column(
-                rules.tolist(), _rounded(found.closest[start : start + rows]), np.where(exact, 1.0, self.threshold).tolist(),
-                twins=columns["twin"].tolist(), twins_at=columns["twin_at"].tolist(), similarities=_rounded(found.similarity[start : start + rows]),
-            )  # fmt: skip
-            write_decision(folder, shard, pa.table({"verdict": verdict}))
-            start += rows
-        folder.mkdir(parents=True, exist_ok=True)
-        info = self._info(corpus, gone, found)
-        (folder / "info.json").write_text(json.dumps(info, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    def found(self, corpus: Corpus, inputs: Inputs) -> Decided:
+        return decide(corpus.rows, corpus.sets, self.threshold, self.measure, self.exact_only)
 
-    def _info(self, corpus: _Corpus, gone: np.ndarray, found: Any) -> dict[str, Any]:
-        """What the fit has to say: the least similar pair still called a duplicate, and sources of which nearly nothing is left."""
-        removed = Counter(corpus.sources.take(pa.array(gone)).to_pylist())
-        alarms = [
-            f"{removed[source]:,} of {rows:,} rows of source {source!r} are duplicates, above most_removed: {self.most_removed:g}. Read some with `curate drops`; "
-            f"if they are right, set it higher"
-            for source, rows in sorted(Counter(corpus.sources.to_pylist()).items(), key=str)
-            if rows >= LEAST_ROWS and removed[source] > self.most_removed * rows
+    def rules(self, found: Decided, own: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
+        exact, known = found.exact[rows], found.survivor[rows] >= own
+        names = [
+            f"{'exact' if same else 'near'}_duplicate{'_of_known' if theirs else ''}"
+            for same, theirs in zip(exact.tolist(), known.tolist(), strict=True)
         ]
-        info: dict[str, Any] = {"remarks": alarms, "alarm": bool(alarms), "pairs": len(found.pairs)}
-        if len(found.alike):
-            least = int(np.argmin(found.alike))
-            _, places = corpus.names(found.pairs[least])
-            info["least_alike"] = {"similarity": round(float(found.alike[least]), 6), "rows": places.tolist()}
-        return info
-
-    def load(self, folder: Path) -> TableFunction:
-        return read_decision(folder)
-
-
-# (its text is that of another row, the survivor is of another dataset) -> rule
-_RULE = {
-    (True, False): "exact_duplicate",
-    (False, False): "near_duplicate",
-    (True, True): "exact_duplicate_of_known",
-    (False, True): "near_duplicate_of_known",
-}
-
-
-def _rounded(values: np.ndarray) -> list[float | None]:
-    return [None if value != value else round(value, 6) for value in values.tolist()]
-
-
-class _Corpus:
-    """All visible rows in reading order, those of `against` after them. Shingles stay on the disk."""
-
-    def __init__(self, stage: Lexical, inputs: Inputs, signed: Inputs):
-        self.signed = signed
-        self.known = [Known(place, stage.view) for place in stage.against]
-        self.marked: list[Marks] = [found for known in self.known for found in known.marks(stage.of, stage.shingle)]
-        wanted = ["row_id", "source", "file", "line", *(name for name in (stage.age, stage.quality) if name)]
-        tables, keys, sizes, generated = [], [], [], False
-        parents: list[str | None] = []
-        self.shards: list[tuple[str, int]] = []
-        words, guards, lengths, positions, raw = [], [], [], [], []
-        for shard, table in inputs.tables():
-            mine = signed.table(shard)
-            self.shards.append((shard, table.num_rows))
-            tables.append(table.select(wanted))
-            keys.append(_keys(mine["key"]))
-            sizes.append(pc.list_value_length(mine["shingles"]).to_numpy().astype(np.int64))
-            words.append(mine["words"].to_numpy())
-            guards.append(mine["guard"].to_numpy())
-            lengths.append(mine["length"].to_numpy())
-            positions.append(table["position"].to_numpy())
-            is_raw = np.asarray(table["origin"].is_null()) if "origin" in table.column_names else np.ones(table.num_rows, bool)
-            raw.append(is_raw)
-            generated |= not is_raw.all()
-            parents += table["parent_at"].to_pylist() if "parent_at" in table.column_names else [None] * table.num_rows
-        every = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({name: pa.nulls(0) for name in wanted})
-        self.own = every.num_rows
-        self.row_ids, self.sources = (every[name].combine_chunks() for name in ("row_id", "source"))
-        self.positions = np.concatenate([np.empty(0, np.int32), *positions])
-        self.starts = np.cumsum([0, *(rows for _, rows in self.shards)])
-        known_rows = sum(len(part.length) for part in self.marked)
-        is_raw = np.concatenate([np.empty(0, bool), *raw, np.ones(known_rows, bool)])
-        families = [parent or place for parent, place in zip(parents, self.names(np.arange(self.own))[1], strict=True)] if generated else []
-        rank = np.concatenate(
-            [_rank(stage, every, is_raw[: self.own], np.concatenate([np.empty(0, np.int32), *lengths])), np.arange(known_rows) - known_rows]
-        )
-        self.rows = Rows(
-            np.concatenate([np.empty((0, 2), np.uint64), *keys, *(part.key for part in self.marked)]),
-            np.concatenate([np.empty(0, np.int32), *words, *(part.words for part in self.marked)]),
-            np.concatenate([np.empty(0, np.uint64), *guards, *(part.guard for part in self.marked)]),
-            np.concatenate([np.empty(0, np.int64), *sizes, *(part.sets.sizes for part in self.marked)]),
-            rank, known_rows, is_raw if generated else None, [*families, *(f"known {row}" for row in range(known_rows if generated else 0))],
-        )  # fmt: skip
-
-    def sets(self) -> Iterator[Sets]:
-        for shard, _ in self.shards:
-            column = self.signed.table(shard)["shingles"].combine_chunks()
-            lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
-            yield Sets(np.asarray(column.flatten(), np.uint64), np.concatenate([[0], np.cumsum(lengths)]))
-        for part in self.marked:
-            yield part.sets
-
-    def names(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(row_id, place) of rows, as objects; a known row's are its own row_id, where it has one, and its file and place in it."""
-        ids, places = np.empty(len(rows), object), np.empty(len(rows), object)
-        own = rows < self.own
-        ids[own] = self.row_ids.take(pa.array(rows[own])).to_pylist()
-        shard = np.searchsorted(self.starts, rows[own], side="right") - 1
-        places[own] = [f"{self.shards[s][0]}:{self.positions[row]}" for s, row in zip(shard.tolist(), rows[own].tolist(), strict=True)]
-        theirs = [name for known in self.known for name in known.names()] if not own.all() else []
-        for at in np.flatnonzero(~own).tolist():
-            ids[at], places[at] = theirs[int(rows[at]) - self.own]
-        return ids, places
-
-
-def _keys(column: pa.ChunkedArray) -> np.ndarray:
-    array = column.combine_chunks()
-    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
-    buffer = array.buffers()[1]
-    if buffer is None:
-        return np.empty((0, 2), np.uint64)
-    return np.frombuffer(buffer, np.uint64).reshape(-1, 2)[array.offset : array.offset + len(array)]
-
-
-def _rank(stage: Lexical, rows: pa.Table, raw: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Place of every row in the order of survival, int64 (n,)."""
-    source = rows["source"].combine_chunks().dictionary_encode()
-    priorities = np.array([stage.priority.get(name, 0) for name in source.dictionary.to_pylist()] or [0])
-    at = source.indices.fill_null(0).to_numpy(zero_copy_only=False)
-    columns: dict[str, Any] = {
-        "raw": pa.array(~raw),
-        "priority": pa.array(np.where(np.asarray(source.indices.is_null()), 0, priorities[at] if len(at) else 0)),
-    }
-    keys = [("raw", "ascending"), ("priority", "ascending")]
-    if stage.quality:
-        columns["quality"] = pc.cast(rows[stage.quality], pa.float64())
-        keys.append(("quality", "descending"))
-    columns["length"] = pa.array(length)
-    keys.append(("length", "descending"))
-    if stage.age:
-        columns["age"] = rows[stage.age]
-        keys.append(("age", "ascending"))
-    for name in ("row_id", "file", "line"):
-        columns[name] = rows[name]
-        keys.append((name, "ascending"))
-    order = pc.sort_indices(pa.table(columns), sort_keys=keys).to_numpy()
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return rank
+        return names, np.where(exact, 1.0, self.threshold)

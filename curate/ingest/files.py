@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,12 @@ FORMAT_VERSION = 1
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
-def read_beside(path: Path | str, keep: tuple[str, ...], what: str) -> list[pa.Table]:
+def read_beside(path: Path | str, keep: tuple[str, ...], what: str, fields: Mapping[str, Any] | None = None) -> list[pa.Table]:
     """The rows of a file or folder beside the corpus (test rows, a target), as `read_shards` gives them; every row must be readable.
 
-    `what` names the file in the message where one is not.
+    `what` names the file in the message where one is not;  fields  as `ingest.fields`
     """
-    reader = Ingest.model_validate({"path": str(path), "keep": keep})
+    reader = Ingest.model_validate({"path": str(path), "keep": keep, "fields": fields or {}})
     tables = [table for file in find_files(reader) for table in read_shards(reader, file)]
     if bad := sum(len(table) - table.column("verdict").null_count for table in tables):
         raise UserMistake(f"{bad} rows of {what} {path} cannot be read as rows: mend or remove them")

@@ -150,3 +150,116 @@ def test_real_documents_are_found_as_exact_comparison_finds_them(project, shared
     in_a_pair = {one for pair in alike for one in (pair["id_a"], pair["id_b"])}
     dropped = {own for own, other in survivor.items() if own != other}
     assert len(dropped & in_a_pair) / len(dropped) >= 0.99  # what a word is differs a little
+
+
+def test_rows_of_another_dataset_stay_and_are_named(new_project):
+    old = new_project("old")
+    old.file("old.jsonl", WORDS, "an old row")
+    old.recipe()
+    old.run()
+    project = new_project("new")
+    project.file("new.jsonl", f"{WORDS} seventeen eighteen", "An  old row.", "a new row", f"{WORDS} seventeen")
+    for place in (old.folder / "run", old.folder / "run" / "dataset"):
+        project.recipe(near_dedup={"against": [str(place)]})
+        project.run()
+        verdicts = project.column("near_dedup.verdict")
+        assert [verdict and verdict["rule"] for verdict in verdicts] == [
+            "near_duplicate_of_known",
+            "exact_duplicate_of_known",
+            None,
+            "near_duplicate_of_known",
+        ]
+        ids = {row["text"]: row["row_id"] for row in old.published()}
+        assert [verdict["twin"] for verdict in verdicts if verdict] == [ids[WORDS], ids["an old row"], ids[WORDS]]
+        assert verdicts[0]["twin_at"].startswith(str(place)) and verdicts[0]["similarity"] == pytest.approx(12 / 14, abs=1e-6)
+    assert [row["text"] for row in project.published()] == ["a new row"]
+
+
+def test_another_dataset_that_changes_is_looked_at_again(new_project):
+    old, project = new_project("old"), new_project("new")
+    old.file("old.jsonl", "one row")
+    old.recipe()
+    old.run()
+    project.file("new.jsonl", "one row", "two rows")
+    project.recipe(near_dedup={"against": [str(old.folder / "run")]})
+    project.run()
+    assert project.fates() == {"one row": "exact_duplicate_of_known", "two rows": "kept"}
+    old.file("more.jsonl", "two rows")
+    old.run()
+    project.run()
+    assert set(project.fates().values()) == {"exact_duplicate_of_known"}
+
+
+@pytest.mark.parametrize(("place", "said"), [("nowhere", "no Parquet file at"), ("recipe.yaml", "cannot be read as Parquet")])
+def test_a_dataset_that_is_none_is_a_mistake_with_a_remedy(project, place, said):
+    from curate.errors import UserMistake
+
+    project.file("a.jsonl", "a")
+    project.recipe(near_dedup={"against": [str(project.folder / place)]})
+    with pytest.raises(UserMistake, match=said):
+        project.run()
+
+
+def test_a_source_of_which_nearly_nothing_is_left_raises_an_alarm(project):
+    project.file("a.jsonl", *["the same text again"] * 120, *[f"row {number}" for number in range(5)])
+    project.recipe(near_dedup={})
+    done = project.run()
+    assert done["exit_code"] == 3 and any("119 of 125 rows of source" in remark and "most_removed" in remark for remark in done["remarks"])
+    assert done["kept"] == 6
+    assert project.run(changes=("near_dedup.most_removed=1",))["exit_code"] == 0
+
+
+def test_the_better_row_survives_where_a_column_says_which(project):
+    project.file(
+        "a.jsonl",
+        {"text": f"{WORDS} seventeen", "stars": 2},
+        {"text": WORDS, "stars": 5},
+        {"text": f"{WORDS} eighteen nineteen", "stars": None},
+    )
+    project.recipe(ingest={"keep": ["stars"]}, near_dedup={"quality": "stars", "threshold": 0.7})
+    project.run()
+    assert [text for text, fate in project.fates().items() if fate == "kept"] == [WORDS]
+
+
+def test_the_last_pass_reads_the_shingles_of_the_first(project, tmp_path):
+    """Two dedup steps of one pipeline ask for the same shingles: they are made once."""
+    pipeline = tmp_path / "twice.py"
+    pipeline.write_text(
+        "STEPS = {'ingest': 'ingest.settings', 'near_dedup': 'dedup.lexical', 'dedup': 'dedup.union', 'publish': 'publish.dataset'}\n"
+        "def twice(run, recipe):\n"
+        "    docs = run.step('ingest', recipe.ingest)\n"
+        "    run.step('near_dedup', recipe.near_dedup, docs)\n"
+        "    run.step('dedup', recipe.dedup, run.everything(docs))\n"
+        "    run.publish(recipe.publish, docs)\n"
+    )
+    project.file("a.jsonl", WORDS, f"{WORDS} seventeen", f"{WORDS} eighteen nineteen twenty x")
+    project.recipe(pipeline=f"{pipeline}:twice", dedup={"threshold": 0.6})
+    project.run()
+    assert project.executed()["shingles/text-words-5"] == 1
+    assert len(project.published()) == 1
+
+
+@pytest.mark.slow
+def test_the_same_decisions_for_any_cut_any_workers_and_any_order_of_files(new_project, shared):
+    docs = pq.read_table(shared / "data" / "neardup_docs.parquet", columns=["id", "text"]).to_pylist()[:600]
+    docs += [{"id": f"{doc['id']}/again", "text": doc["text"].upper()} for doc in docs[::9]]
+    seen = []
+    for files, workers, engine, order in ((1, None, "inline", 1), (3, 2, "ray", -1), (17, 3, "ray", 1), (17, None, "inline", -1)):
+        project = new_project(f"{files}-{workers}-{order}")
+        for number in range(files):
+            part = docs[number::files]
+            project.file(f"{number if order == 1 else files - number:02d}.jsonl", *part[::order])
+        project.recipe(ingest={"shard_rows": 250})
+        project.run(engine=engine, workers=workers)
+        ids, texts, verdicts = (project.column(name) for name in ("row_id", "source_id", "near_dedup.verdict"))
+        assert set(texts) == {doc["id"] for doc in docs}
+        # Of rows of one text (and so one row_id) it does not matter which is which.
+        seen.append(
+            sorted(
+                (own, verdict and (verdict["rule"], verdict["twin"], verdict["similarity"], verdict["value"]))
+                for own, verdict in zip(ids, verdicts, strict=True)
+                if verdict
+            )
+        )
+    assert len(seen[0]) > 200
+    assert seen[0] == seen[1] == seen[2] == seen[3]

@@ -1,0 +1,254 @@
+"""What every stage that drops duplicates has in common: all rows in the order of survival, and verdicts that name the survivor.
+
+The survivor of rows that are the same is the one that comes first by: raw before generated, source priority, quality where a column is named, longer text,
+age, then row_id, file, line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from curate.algorithms.set_join import Sets
+from curate.dedup.copies import Decided, Marks, Rows, marks
+from curate.dedup.known import Known
+from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdict_column, write_decision
+
+LEAST_ROWS = 100  # of a source, for an alarm
+
+
+class Shingles(Stage):
+    """What finding copies needs of a row: exact key, shingle hashes, guard."""
+
+    view: str
+    of: str
+    shingle: int
+
+    libraries = ("numpy",)
+    hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine"})
+
+    def reads(self) -> tuple[str, ...]:
+        return (self.view,)
+
+    def writes(self) -> pa.Schema:
+        return pa.schema(
+            [
+                ("key", pa.binary(16)),
+                ("shingles", pa.list_(pa.uint64())),
+                ("guard", pa.uint64()),
+                ("words", pa.int32()),
+                ("length", pa.int32()),
+            ]
+        )
+
+    def load(self, folder: Path) -> TableFunction:
+        def sign(table: pa.Table) -> pa.Table:
+            found = marks(table[self.view].to_pylist(), self.of, self.shingle)
+            key = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(found.key), [None, pa.py_buffer(found.key.tobytes())])
+            sets = pa.ListArray.from_arrays(pa.array(found.sets.begins, pa.int32()), pa.array(found.sets.values, pa.uint64()))
+            columns = [key, sets, pa.array(found.guard, pa.uint64()), pa.array(found.words, pa.int32()), pa.array(found.length, pa.int32())]
+            return pa.table(columns, schema=self.writes())
+
+        return sign
+
+
+class Deciding(Stage):
+    """Base of the stages that decide which rows are the same. Override `found` and `rules`."""
+
+    view: str = "text"
+    priority: dict[str, int] = Field({}, description="source name -> priority, lower survives; filled from ingest.sources")
+    quality: str | None = Field(None, description="a column of numbers; the row with the larger one survives")
+    age: str | None = Field(None, description="a kept column; the smaller value is the older row and survives")
+    most_removed: float = Field(
+        0.9, gt=0, le=1, description="share of a source's rows above which the run says so and ends with exit code 3"
+    )
+
+    verdict_kind: ClassVar[str] = "duplicate"
+
+    def reads(self) -> tuple[str, ...]:
+        return ("shard", "row_id", "source", "file", "line", self.view, *(name for name in (self.age, self.quality) if name))
+
+    def reads_if_present(self) -> tuple[str, ...]:
+        return ("origin", "parent_at")
+
+    def writes(self) -> pa.Schema:
+        return pa.schema([("verdict", VERDICT)])
+
+    def shingles(self) -> Shingles:
+        return Shingles(view=self.view, of="words", shingle=5)
+
+    def known(self) -> list[Known]:
+        """Other datasets that rows are held against."""
+        return []
+
+    def found(self, corpus: Corpus, inputs: Inputs) -> Decided:
+        raise NotImplementedError
+
+    def rules(self, found: Decided, own: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """(rule, threshold) of the rows that go; from row `own` on they are of another dataset."""
+        raise NotImplementedError
+
+    def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
+        shingles = self.shingles()
+        corpus = Corpus(self, inputs, engine.step(f"shingles/{self.view}-{shingles.of}-{shingles.shingle}", shingles, shared=True))
+        found = self.found(corpus, inputs)
+        gone = np.flatnonzero(found.survivor[: corpus.own] != np.arange(corpus.own))
+        twins, places = corpus.names(found.survivor[gone])
+        rules, thresholds = self.rules(found, corpus.own, gone)
+        start = 0
+        for shard, rows in corpus.shards:
+            here = slice(*np.searchsorted(gone, (start, start + rows)))
+            columns = [_laid(rows, gone[here] - start, values) for values in (
+                rules[here], _rounded(found.closest[gone[here]]), thresholds[here].tolist(), twins[here], places[here], _rounded(found.similarity[gone[here]])
+            )]  # fmt: skip
+            rule, value, threshold, twin, twin_at, alike = columns
+            write_decision(
+                folder,
+                shard,
+                pa.table({"verdict": verdict_column(rule, value, threshold, twins=twin, twins_at=twin_at, similarities=alike)}),
+            )
+            start += rows
+        folder.mkdir(parents=True, exist_ok=True)
+        info = self._info(corpus, gone, found)
+        (folder / "info.json").write_text(json.dumps(info, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _info(self, corpus: Corpus, gone: np.ndarray, found: Any) -> dict[str, Any]:
+        """What the fit has to say: the least similar pair still called a duplicate, and sources of which nearly nothing is left."""
+        removed = Counter(corpus.sources.take(pa.array(gone)).to_pylist())
+        alarms = [
+            f"{removed[source]:,} of {rows:,} rows of source {source!r} are duplicates, above most_removed: {self.most_removed:g}. Read some with `curate drops`; "
+            f"if they are right, set it higher"
+            for source, rows in sorted(Counter(corpus.sources.to_pylist()).items(), key=str)
+            if rows >= LEAST_ROWS and removed[source] > self.most_removed * rows
+        ]
+        info: dict[str, Any] = {"remarks": alarms, "alarm": bool(alarms), "pairs": len(found.pairs)}
+        if len(found.alike):
+            least = int(np.argmin(found.alike))
+            _, places = corpus.names(found.pairs[least])
+            info["least_alike"] = {"similarity": round(float(found.alike[least]), 6), "rows": places.tolist()}
+        return info
+
+    def load(self, folder: Path) -> TableFunction:
+        return read_decision(folder)
+
+
+def _laid(rows: int, at: np.ndarray, values: Any) -> list[Any]:
+    """A column of so many rows, null but for the values at their places."""
+    column = np.full(rows, None, object)
+    column[at] = values
+    return column.tolist()
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(value, 6) for value in values.tolist()]
+
+
+class Corpus:
+    """All visible rows in reading order, those of `against` after them. Shingles stay on the disk."""
+
+    def __init__(self, stage: Deciding, inputs: Inputs, signed: Inputs):
+        self.signed = signed
+        self.known = stage.known()
+        shingles = stage.shingles()
+        self.marked: list[Marks] = [found for known in self.known for found in known.marks(shingles.of, shingles.shingle)]
+        wanted = ["row_id", "source", "file", "line", *(name for name in (stage.age, stage.quality) if name)]
+        tables, keys, sizes, generated = [], [], [], False
+        parents: list[str | None] = []
+        self.shards: list[tuple[str, int]] = []
+        words, guards, lengths, positions, raw = [], [], [], [], []
+        for shard, table in inputs.tables():
+            mine = signed.table(shard)
+            self.shards.append((shard, table.num_rows))
+            tables.append(table.select(wanted))
+            keys.append(_keys(mine["key"]))
+            sizes.append(pc.list_value_length(mine["shingles"]).to_numpy().astype(np.int64))
+            words.append(mine["words"].to_numpy())
+            guards.append(mine["guard"].to_numpy())
+            lengths.append(mine["length"].to_numpy())
+            positions.append(table["position"].to_numpy())
+            is_raw = np.asarray(table["origin"].is_null()) if "origin" in table.column_names else np.ones(table.num_rows, bool)
+            raw.append(is_raw)
+            generated |= not is_raw.all()
+            parents += table["parent_at"].to_pylist() if "parent_at" in table.column_names else [None] * table.num_rows
+        every = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({name: pa.nulls(0) for name in wanted})
+        self.own = every.num_rows
+        self.row_ids, self.sources = (every[name].combine_chunks() for name in ("row_id", "source"))
+        self.positions = np.concatenate([np.empty(0, np.int32), *positions])
+        self.starts = np.cumsum([0, *(rows for _, rows in self.shards)])
+        known_rows = sum(len(part.length) for part in self.marked)
+        is_raw = np.concatenate([np.empty(0, bool), *raw, np.ones(known_rows, bool)])
+        families = [parent or place for parent, place in zip(parents, self.names(np.arange(self.own))[1], strict=True)] if generated else []
+        rank = np.concatenate(
+            [_rank(stage, every, is_raw[: self.own], np.concatenate([np.empty(0, np.int32), *lengths])), np.arange(known_rows) - known_rows]
+        )
+        self.rows = Rows(
+            np.concatenate([np.empty((0, 2), np.uint64), *keys, *(part.key for part in self.marked)]),
+            np.concatenate([np.empty(0, np.int32), *words, *(part.words for part in self.marked)]),
+            np.concatenate([np.empty(0, np.uint64), *guards, *(part.guard for part in self.marked)]),
+            np.concatenate([np.empty(0, np.int64), *sizes, *(part.sets.sizes for part in self.marked)]),
+            rank, known_rows, is_raw if generated else None, [*families, *(f"known {row}" for row in range(known_rows if generated else 0))],
+        )  # fmt: skip
+
+    def sets(self) -> Iterator[Sets]:
+        for shard, _ in self.shards:
+            column = self.signed.table(shard)["shingles"].combine_chunks()
+            lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
+            yield Sets(np.asarray(column.flatten(), np.uint64), np.concatenate([[0], np.cumsum(lengths)]))
+        for part in self.marked:
+            yield part.sets
+
+    def names(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(row_id, place) of rows, as objects; a known row's are its own row_id, where it has one, and its file and place in it."""
+        ids, places = np.empty(len(rows), object), np.empty(len(rows), object)
+        own = rows < self.own
+        ids[own] = self.row_ids.take(pa.array(rows[own])).to_pylist()
+        shard = np.searchsorted(self.starts, rows[own], side="right") - 1
+        places[own] = [f"{self.shards[s][0]}:{self.positions[row]}" for s, row in zip(shard.tolist(), rows[own].tolist(), strict=True)]
+        theirs = [name for known in self.known for name in known.names()] if not own.all() else []
+        for at in np.flatnonzero(~own).tolist():
+            ids[at], places[at] = theirs[int(rows[at]) - self.own]
+        return ids, places
+
+
+def _keys(column: pa.ChunkedArray) -> np.ndarray:
+    array = column.combine_chunks()
+    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+    buffer = array.buffers()[1]
+    if buffer is None:
+        return np.empty((0, 2), np.uint64)
+    return np.frombuffer(buffer, np.uint64).reshape(-1, 2)[array.offset : array.offset + len(array)]
+
+
+def _rank(stage: Deciding, rows: pa.Table, raw: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Place of every row in the order of survival, int64 (n,)."""
+    source = rows["source"].combine_chunks().dictionary_encode()
+    priorities = np.array([stage.priority.get(name, 0) for name in source.dictionary.to_pylist()] or [0])
+    at = source.indices.fill_null(0).to_numpy(zero_copy_only=False)
+    columns: dict[str, Any] = {
+        "raw": pa.array(~raw),
+        "priority": pa.array(np.where(np.asarray(source.indices.is_null()), 0, priorities[at] if len(at) else 0)),
+    }
+    keys = [("raw", "ascending"), ("priority", "ascending")]
+    if stage.quality:
+        columns["quality"] = pc.cast(rows[stage.quality], pa.float64())
+        keys.append(("quality", "descending"))
+    columns["length"] = pa.array(length)
+    keys.append(("length", "descending"))
+    if stage.age:
+        columns["age"] = rows[stage.age]
+        keys.append(("age", "ascending"))
+    for name in ("row_id", "file", "line"):
+        columns[name] = rows[name]
+        keys.append((name, "ascending"))
+    order = pc.sort_indices(pa.table(columns), sort_keys=keys).to_numpy()
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank
