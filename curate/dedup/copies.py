@@ -117,9 +117,17 @@ class Decided:
 
 
 def decide(
-    rows: Rows, read: Callable[[], Iterable[Sets]], threshold: float, measure: Measure = "jaccard", exact_only: bool = False
+    rows: Rows,
+    read: Callable[[], Iterable[Sets]],
+    threshold: float,
+    measure: Measure = "jaccard",
+    exact_only: bool = False,
+    agree: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Decided:
-    """Which rows go, and for whom. `read` gives the sets of all rows, part by part in their order; it is called a few times."""
+    """Which rows go, and for whom. `read` gives the sets of all rows, part by part in their order; it is called a few times.
+
+    agree  function: pairs (m, 2) -> bool (m,), which near pairs may be joined
+    """
     n = len(rows)
     head = _exact(rows)
     alone = head == np.arange(n)
@@ -130,6 +138,9 @@ def decide(
         alike = _similarity(rows, read, pairs, measure)
         near = alike >= threshold - 1e-9
         pairs, alike = pairs[near], alike[near]
+        if agree is not None:
+            near = agree(pairs)
+            pairs, alike = pairs[near], alike[near]
     survivor, closest = _join(rows, pairs, alike)
     survivor = survivor[head]
     gone = survivor != np.arange(n)

@@ -152,6 +152,20 @@ def test_real_documents_are_found_as_exact_comparison_finds_them(project, shared
     assert len(dropped & in_a_pair) / len(dropped) >= 0.99  # what a word is differs a little
 
 
+def test_questions_about_one_passage_are_duplicates_only_where_their_answers_agree(project):
+    def row(question: str, answer: str) -> dict[str, str]:
+        return {"instruction": f"{question} {' '.join(f'word{number}' for number in range(60))}", "output": answer}
+
+    project.file(
+        "a.jsonl", row("Who came?", "Anna"), row("Who left?", "Bert"), row("Who really came?", "anna."), row("Who came then?", "not Anna")
+    )
+    for answers, kept in (("agree", 3), ("ignored", 1)):
+        project.recipe(near_dedup={"answers": answers, "threshold": 0.7})
+        project.run()
+        assert len(project.published()) == kept
+        assert set(project.fates().values()) == {"kept", "near_duplicate"}
+
+
 def test_rows_of_another_dataset_stay_and_are_named(new_project):
     old = new_project("old")
     old.file("old.jsonl", WORDS, "an old row")
