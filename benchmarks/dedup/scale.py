@@ -23,7 +23,7 @@ SHARD = 10_000
 def of_scale(work: Path, scales: list[int]) -> list[str]:
     lines = [
         f"Rows of about {CHARACTERS} characters: words of real rows drawn with their neighbours in runs of 12; {COPIES:.0%} are copies of another row with 5 % of its words redrawn.",
-        "`curate run` with near_dedup alone (threshold .8), two workers; seconds of the step and of its shingles, CPU seconds and peak memory of the whole command (its largest process).", "",
+        "A run with near_dedup alone (threshold .8), in one process on one core; seconds of the step and of its shingles, CPU seconds and peak memory of the whole run, ingest, publishing and report included.", "",
         "| rows | wall s | of it shingles | of it the decision | CPU-s | rows/CPU-s | peak MiB | dropped | exponent of the decision |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
@@ -37,7 +37,7 @@ def of_scale(work: Path, scales: list[int]) -> list[str]:
         print(f"  scale: {rows:,} rows", file=sys.stderr, flush=True)
         started = time.time()
         run = work / f"scale-run-{rows}"
-        command = ["/usr/bin/env", "bash", "-c", 'exec "$0" -c "$1" "$2" "$3"', sys.executable, _MEASURED, str(recipe), str(run)]
+        command = [sys.executable, "-c", _MEASURED, str(recipe), str(run)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
         if done.returncode:
             lines.append(f"| {rows:,} | failed: {done.stderr.strip().splitlines()[-1][:200]} | | | | | | | |")
@@ -56,14 +56,15 @@ def of_scale(work: Path, scales: list[int]) -> list[str]:
     return lines
 
 
-# Inline with no worker of its own measures the decision alone in this process; Ray's workers are children and counted, too.
+# The whole run in one process, so that its memory is all there is.
 _MEASURED = """
 import json, resource, sys
 from pathlib import Path
 from curate.pipeline import execute
 execute(Path(sys.argv[1]), Path(sys.argv[2]), "inline")
-use = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(json.dumps({"cpu": sum(u.ru_utime + u.ru_stime for u in use), "mib": max(u.ru_maxrss for u in use) / 1024}))
+use = resource.getrusage(resource.RUSAGE_SELF)
+peak = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(json.dumps({"cpu": use.ru_utime + use.ru_stime, "mib": peak / 1024}))
 """
 
 

@@ -132,7 +132,9 @@ def main():
     np.save(kept, np.array(keep, bool))
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     cpu = sum(usage.ru_utime + usage.ru_stime for usage in (own, children))
-    print(json.dumps({"cpu": cpu, "wall": time.time() - started, "mib": max(own.ru_maxrss, children.ru_maxrss) / 1024}))
+    # Not ru_maxrss of its own: that is inherited from the process that started it.
+    peak = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(json.dumps({"cpu": cpu, "wall": time.time() - started, "mib": max(peak, children.ru_maxrss) / 1024}))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ from __future__ import annotations
 RULES = {
     "exact_duplicate": "the same text as another row, apart from case and spacing",
     "near_duplicate": "almost the same words as another row that is kept",
+    "exact_duplicate_of_known": "the same text as a row of the dataset it was held against",
+    "near_duplicate_of_known": "almost the same words as a row of the dataset it was held against",
+    "semantic_duplicate": "says what another row says that is kept",
     "not_sampled": "outside the sample that the language models looked at",
     "over_budget": "good enough, but the budget was spent on rows that score better or, without a score, were drawn first",
     "replaced": "its rewritten version is published instead",
@@ -45,6 +48,8 @@ PREFIXES = {
     "above_": "more {} than allowed",
     "other_": "another {} than asked for",
     "no_": "no {} known",
+    "contaminated_": "holds an item of the benchmark {}",
+    "paraphrased_": "says an item of the benchmark {} in other words",
 }
 SUFFIXES = {"_low": "too little by rule of thumb: {}", "_high": "too much by rule of thumb: {}"}
 
