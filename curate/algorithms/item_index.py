@@ -56,7 +56,7 @@ class ItemIndex:
         return share, best
 
 
-def index_of(raw: np.ndarray, ends: np.ndarray, order: int = 8, least: int = 5, common: int = 4) -> ItemIndex:
+def index_of(raw: np.ndarray, ends: np.ndarray, order: int = 6, least: int = 5, common: int = 4) -> ItemIndex:
     """The index of some items, given by their texts in normal form.
 
     order   words of an n-gram; an item of fewer is one n-gram of all its words

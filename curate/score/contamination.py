@@ -54,8 +54,8 @@ class Contamination(Stage):
     benchmarks: dict[str, str]
     fields: dict[str, Any] = Field({})
     item: Literal["prompt", "text"] = "prompt"
-    ngram: int = Field(8, ge=2)
-    share: float = Field(0.5, gt=0, le=1)
+    ngram: int = Field(6, ge=2)
+    share: float = Field(0.4, gt=0, le=1)
     least_words: int = Field(5, ge=1)
     common: int = Field(4, ge=2)
     encoder: Transformer | None = None
