@@ -1,11 +1,12 @@
 """Do antidotes make a judge fairer, at what cost, and more than copies of the same rows do?
 
-    python benchmarks/antidote/run.py text embedding filter table lm --out benchmarks/results/antidote.md
+    python benchmarks/antidote/run.py text embedding filter table comparables lm --out benchmarks/results/antidote.md
 
 text       posts with identity terms (fair_wiki_toxicity), toxic or not: words and pairs of words, logistic regression; five-fold, ten seeds
 embedding  the same with MiniLM vectors under the logistic regression
 filter     the pretraining filter on web_docs, `antidote: true`: what moves when people are exchanged
 table      UCI Adult, income: rows of the table's own generators, "anti" and "anti + worst case"
+comparables  how many rows are already the same but for whom they are about
 lm         SmolLM2, pruned and tuned on rows about people with and without antidotes: the loss of crows_pairs and of exchanged rows; resumable in --work
 
 Unfairness is mean |f(x) - f(x')| over comparable pairs that no training saw, never of the templates or exchanges of training where a line says so.
@@ -25,6 +26,7 @@ from curate.engine import set_threads
 
 sys.path.insert(0, str(Path(__file__).parent))
 from adult import of_table
+from comparables import of_comparables
 from language_model import of_lm
 from pages import of_filter
 from posts import of_posts
@@ -36,6 +38,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[str]]] = {
     "embedding": lambda args: of_posts("embedding", args.seeds, args.variants, args.work),
     "filter": lambda args: of_filter(args.seeds),
     "table": lambda args: of_table(args.seeds),
+    "comparables": lambda args: of_comparables(),
     "lm": lambda args: of_lm(args.seeds, args.work, args.workers),
 }
 
