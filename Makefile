@@ -9,7 +9,7 @@ export RAYON_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install quickstart test test-fast check bench bench-cluster bench-filters bench-recovery bench-rewriting bench-antidote soak clean
+.PHONY: help install quickstart test test-fast check bench bench-cluster bench-filters bench-recovery bench-rewriting bench-antidote bench-dedup soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ bench-rewriting: $(VENV)/installed  ## what the gate for generated rows catches 
 
 bench-antidote: $(VENV)/installed  ## fairness with antidotes beside none, copies and random changes: posts, the filter, a table, a language model: an hour; needs ../shared/data
 	$(BIN)/python benchmarks/antidote/run.py --out benchmarks/results/antidote.md
+
+bench-dedup: $(VENV)/installed  ## duplicates beside other tools (PEERS="--peer rensa=PYTHON --peer datatrove=PYTHON ..."), exact truth, scale, meaning, contamination: an hour; needs ../shared/data
+	$(BIN)/python benchmarks/dedup/run.py $(PEERS) --out benchmarks/results/dedup.md
 
 soak: $(VENV)/installed  ## long kill-and-resume proofs
 	CURATE_KILLS=20 $(BIN)/pytest tests/test_kill.py

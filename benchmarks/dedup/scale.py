@@ -22,7 +22,7 @@ SHARD = 10_000
 
 def of_scale(work: Path, scales: list[int]) -> list[str]:
     lines = [
-        f"Rows of about {CHARACTERS} characters: words of real rows drawn with their neighbours in runs of 12; {COPIES:.0%} are copies of another row with 5 % of its words redrawn.",
+        f"Rows of about {CHARACTERS} characters: words of real rows drawn with their neighbours in runs of 12; {COPIES:.0%} are copies of another row with 2 % of its words redrawn.",
         "A run with near_dedup alone (threshold .8), in one process on one core; seconds of the step and of its shingles, CPU seconds and peak memory of the whole run, ingest, publishing and report included.", "",
         "| rows | wall s | of it shingles | of it the decision | CPU-s | rows/CPU-s | peak MiB | dropped | exponent of the decision |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -81,7 +81,7 @@ def _rows(rows: int, work: Path) -> Path:
         for _ in range(min(50_000, rows - start)):
             if made and chance.random() < COPIES:
                 found = chance.choice(made).split(" ")
-                for place in chance.sample(range(len(found)), max(1, len(found) // 20)):
+                for place in chance.sample(range(len(found)), max(1, len(found) // 50)):
                     found[place] = chance.choice(words)
                 text = " ".join(found)
             else:

@@ -21,10 +21,10 @@ from pydantic import Field
 
 from curate import models
 from curate.algorithms.hashed_ngrams import hashed_ngrams
-from curate.algorithms.knn import unit_rows
 from curate.algorithms.semantic_pairs import leaders, near_by_cosine
 from curate.dedup.copies import Decided, Rows
 from curate.dedup.deciding import Corpus, Deciding
+from curate.embed.hashed import unit_vectors
 from curate.errors import UserMistake
 from curate.stage import Inputs
 
@@ -65,21 +65,25 @@ class Meaning(Deciding):
         return float(known["threshold"])
 
     def found(self, corpus: Corpus, inputs: Inputs) -> Decided:
-        vectors: list[np.ndarray] = []
+        parts: list[np.ndarray] = []
+        lost: list[np.ndarray] = []
         groups: list[np.ndarray] = []
+        start = 0
         for _, table in inputs.tables():
-            column = table[self.column].combine_chunks()
-            there = np.flatnonzero(np.asarray(column.is_valid()))
-            flat = np.asarray(column.take(pa.array(there)).flatten(), np.float32)
-            full = np.zeros((table.num_rows, len(flat) // len(there) if len(there) else 0), np.float32)
-            full[there] = flat.reshape(len(there), -1)
-            vectors.append(full)
+            unit, bad = unit_vectors(table[self.column])
+            parts.append(unit)
+            lost.append(bad + start)
             if self.within:
                 groups.append(table[self.within].combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64))
-        width = max((part.shape[1] for part in vectors), default=0)
-        unit, nowhere = unit_rows(
-            np.concatenate([part if part.shape[1] else np.zeros((len(part), width), np.float32) for part in vectors] or [np.zeros((0, 1))])
+            start += table.num_rows
+        width = max((part.shape[1] for part in parts), default=1)
+        unit = np.concatenate(
+            [
+                np.zeros((0, width), np.float32),
+                *(part if part.shape[1] == width else np.zeros((len(part), width), np.float32) for part in parts),
+            ]
         )
+        nowhere = np.concatenate([np.zeros(0, np.int64), *lost])
 
         def texts(wanted: np.ndarray) -> list[str]:
             found: list[str] = []

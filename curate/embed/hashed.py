@@ -63,3 +63,17 @@ def vector_column(vectors: np.ndarray, missing: np.ndarray | None = None) -> pa.
     """(rows, d) float32 -> fixed_size_list<float32>[d]; null where `missing`, bool (rows,)."""
     mask = None if missing is None else pa.array(missing)
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1], mask=mask)
+
+
+def unit_vectors(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Unit float32 (n, d) of a column of vectors, and the positions of rows without a usable one (null, zero, NaN); their rows are zero."""
+    from curate.algorithms.knn import unit_rows
+
+    array = pa.chunked_array([column]).combine_chunks() if isinstance(column, pa.Array) else column.combine_chunks()
+    present = np.flatnonzero(np.asarray(array.is_valid()))
+    if not len(present):
+        return np.zeros((len(array), 1), np.float32), np.arange(len(array))
+    values = np.asarray(array.take(pa.array(present)).flatten(), np.float32).reshape(len(present), -1)
+    vectors = np.zeros((len(array), values.shape[1]), np.float32)
+    vectors[present] = values
+    return unit_rows(vectors)

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from curate.embed.hashed import unit_vectors
 from curate.errors import UserMistake
 from curate.generate.rows import draw
 from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, verdict_column
@@ -112,7 +113,7 @@ class ManifoldGate(Stage):
         held: dict[str, str | None] = {}  # row_id -> label; equal rows of different labels have none
         for _, table in inputs.tables():
             origins = table.column("origin").to_pylist() if "origin" in table.column_names else [None] * table.num_rows
-            unit, bad = _vectors(table.column(self.column))
+            unit, bad = unit_vectors(table.column(self.column))
             unusable, labels = set(bad.tolist()), self._labels(table)
             for row, row_id in enumerate(table.column("row_id").to_pylist()):
                 if origins[row] is not None or row in unusable:
@@ -152,7 +153,7 @@ class ManifoldGate(Stage):
                 mine = [row for row, origin in enumerate(origins) if origin is not None]
                 if mine:
                     parents = table.column("parents").to_pylist()
-                    unit, bad = _vectors(table.column(self.column).take(pa.array(mine, pa.int64())))
+                    unit, bad = unit_vectors(table.column(self.column).take(pa.array(mine, pa.int64())))
                     source = np.array([next((place[one] for one in parents[row] or () if one in place), -1) for row in mine], np.int64)
                     distances, neighbours = search(unit, reference, k + 1)
                     scores = local_ratio(distances, neighbours, radii, k, left_out=source)
@@ -190,17 +191,3 @@ class ManifoldGate(Stage):
 
 def _stored(bound: float) -> float | None:
     return round(float(bound), 5) if np.isfinite(bound) else None
-
-
-def _vectors(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit float32 (n, d) and the positions of rows without a usable vector (null, zero, NaN); their rows are zero."""
-    from curate.algorithms.knn import unit_rows
-
-    array = pa.chunked_array([column]).combine_chunks() if isinstance(column, pa.Array) else column.combine_chunks()
-    present = np.flatnonzero(np.asarray(array.is_valid()))
-    if not len(present):
-        return np.zeros((len(array), 1), np.float32), np.arange(len(array))
-    values = np.asarray(array.take(pa.array(present)).flatten(), np.float32).reshape(len(present), -1)
-    vectors = np.zeros((len(array), values.shape[1]), np.float32)
-    vectors[present] = values
-    return unit_rows(vectors)

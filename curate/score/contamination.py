@@ -24,6 +24,7 @@ from curate.algorithms.normal_form import normalise
 from curate.algorithms.set_join import Sets
 from curate.algorithms.shingles import shingled
 from curate.byte_blocks import byte_blocks
+from curate.embed.hashed import unit_vectors
 from curate.embed.transformer import Transformer
 from curate.errors import UserMistake
 from curate.ingest.files import read_beside
@@ -117,8 +118,7 @@ class Contamination(Stage):
             parts = []
             encode = self.encoder.load(Path())
             for _, table in tables:
-                vector = encode(table).column(next(iter(self.encoder.columns()))).combine_chunks()
-                parts.append(np.asarray(vector.flatten(), np.float32).reshape(table.num_rows, -1))
+                parts.append(unit_vectors(encode(table).column(next(iter(self.encoder.columns()))))[0])
             words = shingled(*_block(items), "words", 1)
             np.savez(
                 folder / "meaning.npz", vectors=np.concatenate(parts), words=words.sets.values, begins=words.sets.begins, guard=words.guard
@@ -165,10 +165,8 @@ class _Meaning:
     """Items by vectors and words."""
 
     def __init__(self, folder: Path, cosine: float, agreement: float):
-        from curate.algorithms.knn import unit_rows
-
         with np.load(folder / "meaning.npz") as stored:
-            self.items = unit_rows(stored["vectors"])[0]
+            self.items = stored["vectors"]
             self.words, self.guard = Sets(stored["words"], stored["begins"]), stored["guard"]
         self.cosine, self.agreement = cosine, agreement
 
@@ -176,7 +174,9 @@ class _Meaning:
         """(cosine float64 (n,), item int64 (n,) or -1): the nearest item that the row says again."""
         from curate.algorithms.knn import search
 
-        unit, there = _vectors(column)
+        every, bad = unit_vectors(column)
+        there = np.setdiff1d(np.arange(len(texts)), bad)
+        unit = every[there]
         if len(there) and unit.shape[1] != self.items.shape[1]:
             raise UserMistake(
                 f"contamination: the encoder's vectors are {self.items.shape[1]} wide, those of the rows {unit.shape[1]}: give `encoder` the settings of `embed`"
@@ -202,17 +202,3 @@ def _block(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Normal forms of all texts as one block of bytes."""
     blocks = list(byte_blocks(pa.array([normalise(text) for text in texts], pa.large_string()), fold=False, block=1 << 62))
     return blocks[0] if blocks else (np.empty(0, np.uint8), np.zeros(1, np.int64))
-
-
-def _vectors(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors of the rows that have one, and which rows these are."""
-    from curate.algorithms.knn import unit_rows
-
-    array = column.combine_chunks()
-    there = np.flatnonzero(np.asarray(array.is_valid()))
-    if not len(there):
-        return np.zeros((0, 1), np.float32), there
-    flat = np.asarray(array.take(pa.array(there)).flatten(), np.float32)
-    unit, bad = unit_rows(flat.reshape(len(there), -1))
-    usable = np.setdiff1d(np.arange(len(there)), bad)
-    return unit[usable], there[usable]

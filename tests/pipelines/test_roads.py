@@ -218,12 +218,16 @@ def test_the_pretraining_road_recycles_what_the_filter_drops(project, model):
     good = [f"The {thing} of the river {verb} slowly in the {time}, and the people of the valley know it well." for thing in ("bed", "bank", "mouth", "water") for verb in ("moves", "shifts", "rises") for time in ("spring", "autumn")]  # fmt: skip
     junk = [f"win {n} cash now click here {n * 7} free offer call {n * 13} today buy buy" for n in range(30)]
     project.file("web.jsonl", *[{"text": text, "label": "good"} for text in good], *[{"text": text, "label": "web"} for text in junk])
+    (project.folder / "items.jsonl").write_text('{"text": "' + good[0] + '"}\n')
     project.recipe(
         pipeline="pretraining",
         ingest={"kind": "text", "keep": ["label"]},
         near_dedup={"threshold": 0.95},
         embed={"method": "hashed", "dimensions": 64},
         cluster={"k": 2, "nearest": 5},
+        scorers=["contamination"],
+        contamination={"benchmarks": {"rivers": str(project.folder / "items.jsonl")}},
+        semantic_dedup={"threshold": 0.99},
         filter={"trusted": {"where": {"label": "good"}}},
         select={"where": {"filter_percentile": {"min": 40}}, "replaces": ["rewrite"]},
         rewrite={
@@ -234,6 +238,9 @@ def test_the_pretraining_road_recycles_what_the_filter_drops(project, model):
     )
     facts = project.run()
     assert facts["generated"] > 0 and facts["dropped"].get("below_filter_percentile", 0) > 0
+    assert facts["dropped"]["contaminated_rivers"] >= 1
+    steps = {step["name"]: step for step in project.ledger().facts["steps"]}
+    assert {"semantic_dedup", "semantic_union"} <= set(steps)
     assert facts["rows_in"] + facts["generated"] == facts["kept"] + sum(facts["dropped"].values()) + facts["quarantined"]
     kept = {row["label"] for row in project.published()}
     assert "good" in kept

@@ -1,0 +1,64 @@
+"""Who survives among raw, generated and known rows, decided on sets typed by hand."""
+
+import numpy as np
+
+from curate.algorithms.set_join import of_hashes
+from curate.dedup.copies import Rows, decide
+
+BASE = list(range(1, 21))
+
+
+def decided(*rows, known=0, raw=None, family=(), threshold=0.7, rank=None, guard=None, **options):
+    sets = of_hashes(
+        np.array([one for row in rows for one in row], np.uint64) * np.uint64(0x9E3779B97F4A7C15), np.cumsum([0, *map(len, rows)])
+    )
+    n = len(rows)
+    key = np.array([[hash(tuple(row)) & 0xFFFF, len(row)] for row in rows], np.uint64)
+    given = Rows(
+        key, np.full(n, 60, np.int32), np.zeros(n, np.uint64) if guard is None else np.array(guard, np.uint64), sets.sizes,
+        np.arange(n) if rank is None else np.array(rank), known, None if raw is None else np.array(raw), family,
+    )  # fmt: skip
+    return decide(given, lambda: [sets], threshold, **options)
+
+
+def test_a_chain_of_raw_rows_has_one_survivor():
+    found = decided(BASE, [*BASE[3:], 30, 31, 32], [*BASE[6:], 30, 31, 32, 33, 34, 35])
+    assert found.survivor.tolist() == [0, 0, 0]
+    assert found.closest[2] > 0.7 > found.similarity[2]  # joined through the second row
+
+
+def test_a_generated_row_never_takes_a_raw_one_and_spares_its_family():
+    rows = (BASE, [*BASE[:-1], 40], [*BASE[:-2], 50, 51])
+    raw, rank = (True, False, False), (2, 0, 1)
+    assert decided(*rows, raw=raw, rank=rank, family=("a", "b", "c")).survivor.tolist() == [0, 0, 0]
+    assert decided(*rows, raw=raw, rank=rank, family=("a", "a", "b")).survivor.tolist() == [0, 1, 0]
+    assert decided(*rows, raw=raw, rank=rank, family=("a", "a", "a")).survivor.tolist() == [0, 1, 2]
+
+
+def test_a_generated_row_ties_no_two_raw_rows_together():
+    left, right = [*BASE[:14], 60, 61, 62], [*BASE[6:], 70, 71, 72]
+    middle = [*BASE[2:18], 61, 71]
+    found = decided(left, right, middle, raw=(True, True, False), family=("a", "b", "c"), threshold=0.5)
+    assert found.survivor.tolist() == [0, 1, 0] or found.survivor.tolist() == [0, 1, 1]
+
+
+def test_known_rows_stay_and_are_not_compared_with_each_other():
+    found = decided([*BASE[:-1], 80], [90, 91, 92], BASE, [*BASE[:-1], 81], BASE, known=3, rank=(0, 1, -3, -2, -1))
+    assert found.survivor.tolist()[1:4] == [1, 2, 3] and found.survivor[0] in (2, 3, 4)
+    assert (found.pairs[:, 0] < 2).all()
+
+
+def test_a_function_can_forbid_pairs():
+    rows = (BASE, [*BASE[:-1], 40], [*BASE[:-1], 41])
+    assert decided(*rows).survivor.tolist() == [0, 0, 0]
+    assert decided(*rows, agree=lambda pairs: ~(pairs == 2).any(axis=1)).survivor.tolist() == [0, 0, 2]
+
+
+def test_many_keys_are_looked_up_part_by_part(monkeypatch):
+    chance = np.random.default_rng(0)
+    rows = [chance.integers(1, 400, 30).tolist() for _ in range(200)]
+    rows += [[*row[1:], 500 + number] for number, row in enumerate(rows[::3])]
+    whole = decided(*rows)
+    monkeypatch.setattr("curate.dedup.copies.MOST_ENTRIES", 50)
+    parts = decided(*rows)
+    assert parts.survivor.tolist() == whole.survivor.tolist() and (whole.survivor != np.arange(len(rows))).sum() > 50
