@@ -28,6 +28,8 @@ import pyarrow.parquet as pq
 from curate.dedup.copies import SHORT, marks
 
 sys.path.insert(0, str(Path(__file__).parent))
+import itertools
+
 from contamination import of_contamination
 from meaning import of_semantic
 from planted import LEVELS, planted
@@ -146,7 +148,7 @@ def _drawn(curves: dict[str, np.ndarray], pairs: np.ndarray, threshold: float = 
     row = 0
     for name, hit in curves.items():
         points = []
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in itertools.pairwise(edges):
             here = (pairs[:, 3] >= low) & (pairs[:, 3] < high + (high > 0.999))
             if here.sum() >= 5:
                 points.append(f"{across(pairs[here, 3].mean()):.1f},{up(hit[here].mean()):.1f}")

@@ -20,6 +20,7 @@ from pydantic import Field
 from curate.algorithms.set_join import Sets
 from curate.dedup.copies import Decided, Marks, Rows, marks
 from curate.dedup.known import Known
+from curate.errors import UserMistake
 from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdict_column, write_decision
 
 LEAST_ROWS = 100  # of a source, for an alarm
@@ -178,7 +179,10 @@ class Corpus:
             raw.append(is_raw)
             generated |= not is_raw.all()
             parents += table["parent_at"].to_pylist() if "parent_at" in table.column_names else [None] * table.num_rows
-        every = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({name: pa.nulls(0) for name in wanted})
+        try:
+            every = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({name: pa.nulls(0) for name in wanted})
+        except pa.ArrowException:
+            raise UserMistake(f"{stage.age or stage.quality}: the files have values of different kinds there: name a column that has one kind") from None
         self.own = every.num_rows
         self.row_ids, self.sources = (every[name].combine_chunks() for name in ("row_id", "source"))
         self.positions = np.concatenate([np.empty(0, np.int32), *positions])
@@ -238,11 +242,16 @@ def _rank(stage: Deciding, rows: pa.Table, raw: np.ndarray, length: np.ndarray) 
     }
     keys = [("raw", "ascending"), ("priority", "ascending")]
     if stage.quality:
-        columns["quality"] = pc.cast(rows[stage.quality], pa.float64())
+        try:
+            columns["quality"] = pc.cast(rows[stage.quality], pa.float64())
+        except pa.ArrowException:
+            raise UserMistake(f"quality: column '{stage.quality}' is {rows.schema.field(stage.quality).type}: name a column of numbers") from None
         keys.append(("quality", "descending"))
     columns["length"] = pa.array(length)
     keys.append(("length", "descending"))
     if stage.age:
+        if pa.types.is_nested(kind := rows.schema.field(stage.age).type):
+            raise UserMistake(f"age: column '{stage.age}' is {kind}: name a column of dates, numbers or words")
         columns["age"] = rows[stage.age]
         keys.append(("age", "ascending"))
     for name in ("row_id", "file", "line"):

@@ -204,6 +204,15 @@ def test_another_dataset_that_changes_is_looked_at_again(new_project):
     assert set(project.fates().values()) == {"exact_duplicate_of_known"}
 
 
+def test_a_quality_that_is_no_number_is_a_mistake(project):
+    from curate.errors import UserMistake
+
+    project.file("a.jsonl", {"text": "a", "when": {"day": 1}}, {"text": "b", "when": {"day": 2}})
+    project.recipe(ingest={"keep": ["when"]}, near_dedup={"quality": "when"})
+    with pytest.raises(UserMistake, match="quality: column 'when' is .*a column of numbers"):
+        project.run()
+
+
 @pytest.mark.parametrize(("place", "said"), [("nowhere", "no Parquet file at"), ("recipe.yaml", "cannot be read as Parquet")])
 def test_a_dataset_that_is_none_is_a_mistake_with_a_remedy(project, place, said):
     from curate.errors import UserMistake
