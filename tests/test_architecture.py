@@ -95,7 +95,19 @@ def test_help_lists_the_commands_there_are():
     from curate.cli import app
 
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert names == {"run", "status", "explain", "drops", "report", "geometry", "prune", "recover", "audit-filter", "audit-fairness", "calibrate-dedup"}
+    assert names == {
+        "run",
+        "status",
+        "explain",
+        "drops",
+        "report",
+        "geometry",
+        "prune",
+        "recover",
+        "audit-filter",
+        "audit-fairness",
+        "calibrate-dedup",
+    }
     text = in_fresh_process("from curate.cli import main; main(['--help'])")
     assert all(f"\n  {name} " in text for name in names)
     assert "Exit codes" in text

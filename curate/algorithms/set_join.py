@@ -16,7 +16,7 @@ or, where the sets lie in shards: `count` over all of them, `prefixes` of each, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -174,13 +174,26 @@ def candidate_pairs(found: Prefixes, least: float, measure: Measure = "jaccard")
 
     Of some keys all entries must be given; which keys, and so how many at a time, is the caller's choice.
     """
+    blocks = list(candidate_blocks(found, least, measure))
+    return blocks[0] if len(blocks) == 1 else np.unique(np.concatenate([np.empty((0, 2), np.int64), *blocks]), axis=0)
+
+
+def candidate_blocks(
+    found: Prefixes, least: float, measure: Measure = "jaccard", rank: np.ndarray | None = None, label: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """`candidate_pairs` in blocks of some four million; a pair may be in several.
+
+    rank   int64 (rows,): the order in which rows of one size are looked at, so that blocks do not depend on their numbers
+    label  int64 (rows,), changed by the caller between blocks: pairs of one label are left out from then on. Of 50,000 rows that are all
+           alike there are a billion pairs; once the first ones have tied them together the others say nothing new
+    """
     order = np.argsort(found.key, kind="stable")
     key = found.key[order]
     again = np.zeros(len(key), bool)
     np.equal(key[1:], key[:-1], out=again[1:])
     again[:-1] |= again[1:]  # most elements are in one prefix only
     some = found.where(order[again])
-    some = some.where(np.lexsort((some.row, some.size, some.key)))
+    some = some.where(np.lexsort((some.row if rank is None else rank[some.row], some.size, some.key)))
     parts: list[np.ndarray] = []
     waiting = 0
     at = np.arange(1, len(some.key))
@@ -194,13 +207,31 @@ def candidate_pairs(found: Prefixes, least: float, measure: Measure = "jaccard")
         at, other = at[near], other[near]
         if not len(at):
             break
-        pairs = _promising(some, at, other, least, measure)
+        if label is None:
+            pairs = _promising(some, at, other, least, measure)
+        else:
+            apart = label[some.row[at]] != label[some.row[other]]
+            pairs = _promising(some, at[apart], other[apart], least, measure)
         parts.append(pairs)
         waiting += len(pairs)
         if waiting > _MOST_PAIRS:
-            parts, waiting = [np.unique(np.concatenate(parts))], 0
+            yield _pairs(parts)
+            parts, waiting = [], 0
+            if label is not None:
+                at = at[_mixed(some.key, label[some.row])[at]]
+    yield _pairs(parts)
+
+
+def _pairs(parts: Sequence[np.ndarray]) -> np.ndarray:
     packed = np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
     return np.stack([packed >> np.uint64(32), packed & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
+
+
+def _mixed(key: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Which entries are of a key whose rows do not all have one label, bool (n,); `key` ascends."""
+    first = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
+    mixed = np.minimum.reduceat(label, first) != np.maximum.reduceat(label, first)
+    return np.repeat(mixed, np.diff(first, append=len(key)))
 
 
 def _promising(some: Prefixes, larger: np.ndarray, smaller: np.ndarray, least: float, measure: Measure) -> np.ndarray:

@@ -5,7 +5,7 @@ Arrays in, arrays out; what makes them of texts is `marks`, what feeds them from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from curate.algorithms.normal_form import exact_key, normalise
 from curate.algorithms.set_join import (
     Measure,
     Sets,
-    candidate_pairs,
+    candidate_blocks,
     connected,
     count,
     counters,
@@ -133,14 +133,7 @@ def decide(
     alone = head == np.arange(n)
     pairs, alike = np.empty((0, 2), np.int64), np.empty(0)
     if not exact_only:
-        pairs = _candidates(rows, read, alone, threshold, measure)
-        pairs = pairs[~_barred(rows, pairs)]
-        alike = _similarity(rows, read, pairs, measure)
-        near = alike >= threshold - 1e-9
-        pairs, alike = pairs[near], alike[near]
-        if agree is not None:
-            near = agree(pairs)
-            pairs, alike = pairs[near], alike[near]
+        pairs, alike = _near(rows, read, alone, threshold, measure, agree)
     survivor, closest = _join(rows, pairs, alike)
     survivor = survivor[head]
     gone = survivor != np.arange(n)
@@ -163,7 +156,42 @@ def _exact(rows: Rows) -> np.ndarray:
     return head
 
 
-def _candidates(rows: Rows, read: Callable[[], Iterable[Sets]], alone: np.ndarray, least: float, measure: Measure) -> np.ndarray:
+def _near(
+    rows: Rows,
+    read: Callable[[], Iterable[Sets]],
+    alone: np.ndarray,
+    threshold: float,
+    measure: Measure,
+    agree: Callable[[np.ndarray], np.ndarray] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(pairs, similarity) of rows that may be joined. Of very many only as many as tie the same rows together."""
+    n = len(rows)
+    label = np.arange(n)
+    found, similarities = [np.empty((0, 2), np.int64)], [np.empty(0)]
+    for pairs in _candidates(rows, read, alone, threshold, measure, label):
+        pairs = pairs[pairs[:, 0] < n - rows.known]  # first < second: two known rows are not compared
+        pairs = pairs[~_barred(rows, pairs)]
+        alike = _similarity(rows, read, pairs, measure)
+        near = alike >= threshold - 1e-9
+        pairs, alike = pairs[near], alike[near]
+        if agree is not None:
+            near = agree(pairs)
+            pairs, alike = pairs[near], alike[near]
+        found.append(pairs)
+        similarities.append(alike)
+        # Rows that sets are made of; a known or a generated row ties no others together.
+        ties = np.concatenate(found)
+        ties = ties[ties[:, 1] < n - rows.known]
+        if rows.raw is not None:
+            ties = ties[rows.raw[ties].all(axis=1)]
+        label[:] = connected(ties, rows.rank)
+    every, first = np.unique(np.concatenate(found), axis=0, return_index=True)
+    return every, np.concatenate(similarities)[first]
+
+
+def _candidates(
+    rows: Rows, read: Callable[[], Iterable[Sets]], alone: np.ndarray, least: float, measure: Measure, label: np.ndarray
+) -> Iterator[np.ndarray]:
     def parts() -> Iterable[tuple[int, Sets]]:
         start = 0
         for sets in read():
@@ -174,22 +202,20 @@ def _candidates(rows: Rows, read: Callable[[], Iterable[Sets]], alone: np.ndarra
     for start, sets in parts():
         here = np.repeat(alone[start : start + len(sets)], sets.sizes)
         count(counts, sets.values[here])
-    held, found, entries = [], [], 0
+    held, entries = [], 0
     for start, sets in parts():
         some = prefixes(sets, counts, least, measure, start)
         held.append(some.where(alone[some.row]))
         entries += len(held[-1].key)
-    everything = together(held) if held else None
+    if not held:
+        return
+    everything = together(held)
     del held
-    if everything is None:
-        return np.empty((0, 2), np.int64)
     # Every key as a whole in one part; which one, its hash decides.
     number = -(-entries // MOST_ENTRIES) or 1
     for part in range(number):
         some = everything if number == 1 else everything.where(everything.key % np.uint64(number) == part)
-        pairs = candidate_pairs(some, least, measure)
-        found.append(pairs[pairs[:, 0] < len(rows) - rows.known])  # first < second: two known rows are not compared
-    return found[0] if number == 1 else np.unique(np.concatenate(found), axis=0)
+        yield from candidate_blocks(some, least, measure, rows.rank, label)
 
 
 def _barred(rows: Rows, pairs: np.ndarray) -> np.ndarray:

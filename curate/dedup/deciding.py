@@ -182,7 +182,9 @@ class Corpus:
         try:
             every = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({name: pa.nulls(0) for name in wanted})
         except pa.ArrowException:
-            raise UserMistake(f"{stage.age or stage.quality}: the files have values of different kinds there: name a column that has one kind") from None
+            raise UserMistake(
+                f"{stage.age or stage.quality}: the files have values of different kinds there: name a column that has one kind"
+            ) from None
         self.own = every.num_rows
         self.row_ids, self.sources = (every[name].combine_chunks() for name in ("row_id", "source"))
         self.positions = np.concatenate([np.empty(0, np.int32), *positions])
@@ -245,7 +247,9 @@ def _rank(stage: Deciding, rows: pa.Table, raw: np.ndarray, length: np.ndarray) 
         try:
             columns["quality"] = pc.cast(rows[stage.quality], pa.float64())
         except pa.ArrowException:
-            raise UserMistake(f"quality: column '{stage.quality}' is {rows.schema.field(stage.quality).type}: name a column of numbers") from None
+            raise UserMistake(
+                f"quality: column '{stage.quality}' is {rows.schema.field(stage.quality).type}: name a column of numbers"
+            ) from None
         keys.append(("quality", "descending"))
     columns["length"] = pa.array(length)
     keys.append(("length", "descending"))

@@ -62,3 +62,33 @@ def test_many_keys_are_looked_up_part_by_part(monkeypatch):
     monkeypatch.setattr("curate.dedup.copies.MOST_ENTRIES", 50)
     parts = decided(*rows)
     assert parts.survivor.tolist() == whole.survivor.tolist() and (whole.survivor != np.arange(len(rows))).sum() > 50
+
+
+def test_of_very_many_pairs_as_many_are_looked_at_as_tie_the_same_rows_together(monkeypatch):
+    """Families of which all rows are alike: blocks of 20 pairs find the same survivors and similarities as all pairs at once."""
+    chance = np.random.default_rng(0)
+    families = [chance.integers(1, 10_000, 40).tolist() for _ in range(4)]
+    rows = [[*family[: 36 + int(chance.integers(4))], 20_000 + int(chance.integers(3))] for family in families for _ in range(40)]
+    order = chance.permutation(len(rows)).tolist()
+    rows = [rows[row] for row in order]
+    raw = chance.random(len(rows)) < 0.8
+    options = dict(raw=raw, family=[f"f{row}" for row in range(len(rows))], rank=chance.permutation(len(rows)), known=20, threshold=0.8)
+    whole = decided(*rows, **options)
+    monkeypatch.setattr("curate.algorithms.set_join._MOST_PAIRS", 20)
+    blocks = decided(*rows, **options)
+    assert blocks.survivor.tolist() == whole.survivor.tolist() and (whole.survivor != np.arange(len(rows))).sum() > 80
+    assert np.array_equal(blocks.similarity, whole.similarity, equal_nan=True)
+    assert len(blocks.pairs) < len(whole.pairs) and len(decided(*rows, threshold=0.8).pairs) < len(rows) * 10
+
+
+def test_a_family_of_five_thousand_takes_no_quadratic_memory():
+    import tracemalloc
+
+    base = list(range(1, 31))
+    rows = [[*base, 100 + number] for number in range(5_000)]
+    tracemalloc.start()
+    found = decided(*rows, threshold=0.8)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found.survivor == 0).all()
+    assert peak < 600 << 20  # all 12.5 million pairs would be 200 MB, several times over

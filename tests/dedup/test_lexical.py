@@ -209,7 +209,7 @@ def test_a_quality_that_is_no_number_is_a_mistake(project):
 
     project.file("a.jsonl", {"text": "a", "when": {"day": 1}}, {"text": "b", "when": {"day": 2}})
     project.recipe(ingest={"keep": ["when"]}, near_dedup={"quality": "when"})
-    with pytest.raises(UserMistake, match="quality: column 'when' is .*a column of numbers"):
+    with pytest.raises(UserMistake, match=r"quality: column 'when' is .*a column of numbers"):
         project.run()
 
 
