@@ -27,7 +27,7 @@ Measure = Literal["jaccard", "containment"]
 
 _EPSILON = 1e-9  # of rounding in t * size
 _COUNT_BITS = 7  # of a key: how often its element occurs, as a power of two; the rest is its hash
-_MOST_PAIRS = 1 << 22  # candidates between two removals of repeated ones
+_MOST_PAIRS = 1 << 21  # candidates of a block, repeated ones counted
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def candidate_pairs(found: Prefixes, least: float, measure: Measure = "jaccard")
 def candidate_blocks(
     found: Prefixes, least: float, measure: Measure = "jaccard", rank: np.ndarray | None = None, label: np.ndarray | None = None
 ) -> Iterator[np.ndarray]:
-    """`candidate_pairs` in blocks of some four million; a pair may be in several.
+    """`candidate_pairs` in blocks of two million and less; a pair may be in several.
 
     rank   int64 (rows,): the order in which rows of one size are looked at, so that blocks do not depend on their numbers
     label  int64 (rows,), changed by the caller between blocks: pairs of one label are left out from then on. Of 50,000 rows that are all
@@ -223,7 +223,11 @@ def candidate_blocks(
 
 
 def _pairs(parts: Sequence[np.ndarray]) -> np.ndarray:
-    packed = np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
+    packed = np.concatenate([np.empty(0, np.uint64), *parts])
+    packed.sort()  # np.unique hashes integers, which takes ten times as long for millions
+    first = np.ones(len(packed), bool)
+    np.not_equal(packed[1:], packed[:-1], out=first[1:])
+    packed = packed[first]
     return np.stack([packed >> np.uint64(32), packed & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
 
 
