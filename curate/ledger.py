@@ -186,9 +186,11 @@ class Ledger:
         }  # fmt: skip
 
     def at(self, place: str) -> dict[str, Any]:
-        """Who is at `shard:position`."""
+        """Who is at `shard:position`; a place outside the run (another dataset, a benchmark) as its file."""
         name, _, position = place.rpartition(":")
-        shard = next(shard for shard in self.dataset.shards if shard.name == name)
+        shard = next((shard for shard in self.dataset.shards if shard.name == name), None)
+        if shard is None:
+            return {"row_id": None, "file": place, "line": None, "text": None}
         return read_columns(self.folder, shard, ["row_id", "file", "line", "text"]).slice(int(position), 1).to_pylist()[0]
 
     def drops(self, rule: str | None, step: str | None = None) -> Iterator[tuple[Shard, pa.Table]]:

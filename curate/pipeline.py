@@ -33,6 +33,12 @@ def execute(
     started = time.perf_counter()
     recipe = recipes.load(Path(recipe_path), changes)
     folder = Path(run_dir) if run_dir else Path("runs") / Path(recipe_path).stem
+    for name, stage in recipe.sections.items():
+        for place in getattr(stage, "against", ()):
+            if folder.resolve() in (Path(place).resolve(), *Path(place).resolve().parents):
+                raise UserMistake(
+                    f"{name}.against names this run's own folder, {place}: every row would be a duplicate of itself; give another --run-dir"
+                )
     from curate.engine import Inline, OnRay
 
     if engine == "inline":

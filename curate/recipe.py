@@ -75,7 +75,8 @@ class Recipe:
         """Settings of `semantic_dedup`; the encoder is that of `embed`, whose vectors it reads."""
         stage = self.sections["semantic_dedup"]
         encoder = getattr(stage, "encoder", None) or getattr(self.sections.get("embed"), "model", None)
-        return stage.but(priority=self.priorities(), encoder=encoder)
+        view = stage.view if "view" in stage.model_fields_set else getattr(self.sections.get("embed"), "view", stage.view)
+        return stage.but(priority=self.priorities(), encoder=encoder, view=view)  # letters and vectors of one and the same text
 
     def token_unit(self) -> str:
         """What `tokens` counts in this recipe: a tokenizer's tokens, or words where no model is named."""

@@ -48,20 +48,21 @@ def pretraining(run, recipe):
 
     def ask(rows):
         """What language models tell about the rows of the sample, and about generated ones."""
-        return [run.step(scorer, stage, rows, unique, sampled) for scorer, stage in recipe.scorers_of("language model")]
+        return [run.step(scorer, stage, rows, heard, sampled) for scorer, stage in recipe.scorers_of("language model")]
 
     def compared(rows, scores):
         """Where scores lie among comparable rows, for `select`; generated rows are placed by the tables of the raw ones."""
-        return [run.step("percentiles", recipe.percentiles, rows, unique, *scores)] if recipe.has("percentiles") else []
+        return [run.step("percentiles", recipe.percentiles, rows, heard, *scores)] if recipe.has("percentiles") else []
 
     vectors, scores = read(docs)
+    heard = unique  # what models are not asked about: duplicates, those in meaning, too
     if recipe.has("semantic_dedup"):
-        run.step("semantic_dedup", recipe.semantic_dedup_of(), run.everything(docs), vectors, *scores)
+        heard = unique.beside(run.step("semantic_dedup", recipe.semantic_dedup_of(), run.everything(docs), vectors, *scores))
     sampled = run.step("sample", Sample(size=recipe.sample, seed=recipe.seed), run.everything(docs))
     scores += ask(docs)
     scores += compared(docs, scores)
     nominated = run.step("nominate", recipe.select.but(nominate=True), run.everything(docs), *scores)
-    new = [run.step(name, recipe.sections[name], docs, unique, nominated, *scores) for name in ("rewrite", "antidote") if recipe.has(name)]
+    new = [run.step(name, recipe.sections[name], docs, heard, nominated, *scores) for name in ("rewrite", "antidote") if recipe.has(name)]
 
     rows = union(docs, *new)
     vectors, scores = read(rows)

@@ -57,31 +57,32 @@ def recovery(run, recipe):
         """What language models tell about the rows of the sample, and about generated ones."""
         found = []
         for scorer, stage in recipe.scorers_of("language model", pruned):
-            inputs = [rows, unique, sampled, *scores]
+            inputs = [rows, heard, sampled, *scores]
             if scorer == "degradation" and apart(stage):  # two models that do not fit together are run one after the other
                 shared = {name: getattr(stage, name) for name in ("model", "template", "max_tokens", "batch_tokens", "dtype")}
-                inputs.append(run.step("states", States(**shared), rows, unique, sampled))
+                inputs.append(run.step("states", States(**shared), rows, heard, sampled))
                 stage = stage.but(pair="apart")
             found.append(run.step(scorer, stage, *inputs))
         return found
 
     def compared(rows, scores):
         """Where scores lie among comparable rows, for `select`; generated rows are placed by the tables of the raw ones."""
-        return [run.step("percentiles", recipe.percentiles, rows, unique, *scores)] if recipe.has("percentiles") else []
+        return [run.step("percentiles", recipe.percentiles, rows, heard, *scores)] if recipe.has("percentiles") else []
 
     def in_order(rows, vectors, scores):
         """The order in which a cluster's first rows stand for all of it, for `select: {by: herding}`."""
         return [run.step("herding", recipe.herding, run.everything(rows), vectors, *scores)] if recipe.has("herding") else []
 
     vectors, scores = read(docs)
+    heard = unique  # what models are not asked about: duplicates, those in meaning, too
     if recipe.has("semantic_dedup"):
-        run.step("semantic_dedup", recipe.semantic_dedup_of(), run.everything(docs), vectors, *scores)
+        heard = unique.beside(run.step("semantic_dedup", recipe.semantic_dedup_of(), run.everything(docs), vectors, *scores))
     sampled = run.step("sample", Sample(size=recipe.sample, seed=recipe.seed), run.everything(docs))
     scores += ask(docs, scores)
     scores += compared(docs, scores)
     scores += in_order(docs, vectors, scores)
     nominated = run.step("nominate", recipe.select.but(nominate=True), run.everything(docs), *scores)
-    new = [run.step(name, recipe.sections[name], docs, unique, nominated, *scores) for name in ("rewrite", "antidote") if recipe.has(name)]
+    new = [run.step(name, recipe.sections[name], docs, heard, nominated, *scores) for name in ("rewrite", "antidote") if recipe.has(name)]
 
     rows = union(docs, *new)
     vectors, scores = read(rows)

@@ -13,6 +13,7 @@ import numpy as np
 
 from curate.algorithms.set_join import Sets
 from curate.algorithms.shingles import shingled
+from curate.algorithms.word_hashes import mix
 
 _LEAST_SHARED = 4  # n-grams that a text and an item have in common, or all the item has
 
@@ -61,7 +62,7 @@ def index_of(raw: np.ndarray, ends: np.ndarray, order: int = 6, least: int = 5, 
 
     order   words of an n-gram; an item of fewer is one n-gram of all its words
     least   an item of fewer words is not looked for: "yes" is in every text
-    common  an n-gram that so many items have belongs to none of them
+    common  an n-gram that so many different items have belongs to none of them
     """
     words = shingled(raw, ends, "words", 1).words
     items = len(ends) - 1
@@ -75,7 +76,11 @@ def index_of(raw: np.ndarray, ends: np.ndarray, order: int = 6, least: int = 5, 
     orders = np.concatenate([np.empty(0, np.int32), *(np.full(len(part[0]), part[2], np.int32) for part in parts)])
     order_of = np.lexsort((item, grams))
     grams, item, orders = grams[order_of], item[order_of], orders[order_of]
-    _, which, count = np.unique(grams, return_inverse=True, return_counts=True)
-    own = count[which] < common
+    # An item that is listed twice is one item: what counts is how many different ones have the n-gram.
+    whole = np.zeros(items, np.uint64)
+    np.add.at(whole, item, mix(grams))
+    _, which = np.unique(grams, return_inverse=True)
+    different = np.unique(np.stack([which.astype(np.uint64), whole[item]], axis=1), axis=0)[:, 0].astype(np.int64)
+    own = np.bincount(different, minlength=int(which.max(initial=-1)) + 1)[which] < common
     grams, item, orders = grams[own], item[own], orders[own]
     return ItemIndex(grams, item.astype(np.int32), orders, np.bincount(item, minlength=items).astype(np.int32))

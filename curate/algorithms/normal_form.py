@@ -52,4 +52,4 @@ def normalise(text: str) -> str:
 
 def exact_key(normal: str) -> bytes:
     """16 bytes that equal texts (after `normalise`) share. A final full stop does not tell texts apart."""
-    return hashlib.blake2b(normal.rstrip(" .").encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b((normal.rstrip(" .") or normal).encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,6 +1,6 @@
 """Which texts of one set nearly repeat a text of another: exact Jaccard (or containment) of hashed word n-grams, by one sparse product.
 
-For sets that fit in memory beside each other (thousands of texts); `minhash` is for whole corpora.
+For sets that fit in memory beside each other (thousands of texts); `set_join` is for whole corpora.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from curate.algorithms.knn import nearest_others
 NEAREST = 32  # others of a row that it is compared with
 
 
-def near_by_cosine(unit: np.ndarray, least: float, groups: np.ndarray | None = None, gpu: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def near_by_cosine(unit: np.ndarray, least: float, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(pairs int64 (m, 2), first < second, ascending; cosines float64 (m,)): each row with its nearest others of its group, from `least` on.
 
     unit    float32 (n, d), unit rows
@@ -28,7 +28,7 @@ def near_by_cosine(unit: np.ndarray, least: float, groups: np.ndarray | None = N
         rows = np.flatnonzero(every == group)
         if len(rows) < 2:
             continue
-        distances, others = nearest_others(unit[rows], min(NEAREST, len(rows) - 1), gpu)
+        distances, others = nearest_others(unit[rows], min(NEAREST, len(rows) - 1))
         cosine = 1 - np.square(distances.astype(np.float64)) / 2
         row, at = np.nonzero((cosine >= least) & (others >= 0))
         found.append(np.sort(np.stack([rows[row], rows[others[row, at]]], axis=1), axis=1))

@@ -55,8 +55,8 @@ class Sets:
         places = np.arange(begins[-1]) + np.repeat(self.begins[rows] - begins[:-1], sizes)
         return Sets(self.values[places], begins)
 
-    def shared(self, pairs: np.ndarray, block: int = 1 << 16) -> np.ndarray:
-        """How many elements each pair of rows shares, int64 (len(pairs),)."""
+    def shared(self, pairs: np.ndarray, most: int = 1 << 22) -> np.ndarray:
+        """How many elements each pair of rows shares, int64 (len(pairs),). `most` elements are compared at a time."""
         from scipy.sparse import csr_array
 
         rows, at = np.unique(pairs, return_inverse=True)
@@ -65,9 +65,11 @@ class Sets:
         names, columns = np.unique(some.values, return_inverse=True)
         matrix: Any = csr_array((np.ones(len(columns), np.int32), columns, some.begins), shape=(len(rows), max(len(names), 1)))
         found = np.zeros(len(pairs), np.int64)
-        for start in range(0, len(pairs), block):
-            left, right = at[start : start + block].T
-            found[start : start + block] = (matrix[left] * matrix[right]).sum(axis=1)
+        block = np.cumsum(some.sizes[at].sum(axis=1)) // most
+        edges = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(pairs)]
+        for start, end in pairwise(edges):
+            left, right = at[start:end].T
+            found[start:end] = (matrix[left] * matrix[right]).sum(axis=1)
         return found
 
 

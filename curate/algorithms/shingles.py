@@ -49,6 +49,15 @@ def shingled(raw: np.ndarray, ends: np.ndarray, unit: Unit = "words", size: int 
     return Shingled(of_hashes(*ngram_hashes(units, begins, size)), words, guard)
 
 
+def numbers(raw: np.ndarray, ends: np.ndarray) -> Sets:
+    """The words of each text that hold a digit."""
+    starts, lengths, begins = find_words(raw, ends)
+    digits = np.concatenate([[0], np.cumsum((raw >= ord("0")) & (raw <= ord("9")))])
+    telling = digits[starts + lengths] > digits[starts]
+    before = np.concatenate([[0], np.cumsum(telling)])
+    return of_hashes(hash_words(raw, starts, lengths)[telling], before[begins])
+
+
 def _characters(raw: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A hash of every character, uint64, and where each text's begin."""
     leads = (raw & 0xC0) != 0x80
@@ -64,7 +73,7 @@ def _guards(raw: np.ndarray, starts: np.ndarray, lengths: np.ndarray, begins: np
     telling |= np.isin(hashes, _NEGATIONS)
     telling |= _OPERATOR[raw[starts]]
     t = np.flatnonzero((lengths == 1) & (raw[starts] == ord("t"))) if len(starts) else np.empty(0, np.int64)
-    t = t[t >= 2]
+    t = t[t - 2 >= begins[np.maximum(np.searchsorted(begins, t, side="right") - 1, 0)]]  # all three of one text
     after_mark = np.isin(hashes[t - 1], _MARKS) & (starts[t - 1] + lengths[t - 1] == starts[t])
     ends_in_n = raw[np.maximum(starts[t - 2] + lengths[t - 2] - 1, 0)] == ord("n")
     telling[t[after_mark & ends_in_n & (starts[t - 2] + lengths[t - 2] == starts[t - 1])]] = True

@@ -54,6 +54,8 @@ def near(texts: Sequence[str], threshold: float = 0.8, *, of: str = "words", shi
 
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold is {threshold}: give a similarity in (0, 1]")
+    if of not in ("words", "tokens", "characters", "lines", "paragraphs") or shingle < 1:
+        raise ValueError(f"of is {of!r} and shingle {shingle}: give words, tokens, characters, lines or paragraphs, and 1 or more")
     parts = [marks(texts[start : start + 1000], of, shingle) for start in range(0, len(texts), 1000)] or [marks([], of, shingle)]
     key, words, guard, length = (np.concatenate([getattr(part, name) for part in parts]) for name in ("key", "words", "guard", "length"))
     sizes = np.concatenate([part.sets.sizes for part in parts])
@@ -78,7 +80,12 @@ def semantic(vectors: Any, texts: Sequence[str] | None = None, threshold: float 
     from curate.dedup.copies import Rows, marks
     from curate.dedup.meaning import same_meaning
 
-    unit, nowhere = unit_rows(np.asarray(vectors, np.float32))
+    given = np.asarray(vectors, np.float32)
+    if given.ndim != 2:
+        if given.size:
+            raise ValueError(f"vectors have the shape {given.shape}: give one row a vector, (n, d)")
+        given = given.reshape(0, 1)
+    unit, nowhere = unit_rows(given)
     if texts is not None and len(texts) != len(unit):
         raise ValueError(f"there are {len(unit)} vectors and {len(texts)} texts: give one text for each vector")
     found = marks(texts if texts is not None else [""] * len(unit), "words", 5)

@@ -60,18 +60,22 @@ def measure(encoder: Transformer, files: list[Path], positive: float) -> Measure
 
 def calibrate(found: Measured, precision: float, agreement: float) -> dict[str, Any]:
     """The least threshold from which at least `precision` of the pairs that are called the same are; UserMistake where there is none."""
+    if found.same.all() or not found.same.any():
+        raise UserMistake("all of these pairs have one label: give pairs that are the same and pairs that are not")
     judged = ~found.guarded & (found.letters >= agreement)
-    order = np.argsort(-found.alike[judged], kind="stable")
-    alike, same = found.alike[judged][order], found.same[judged][order]
+    grid = np.minimum(np.floor(found.alike * 1000 + 1e-9), 1000)  # thresholds have three digits; a pair is at or above what is printed
+    order = np.argsort(-grid[judged], kind="stable")
+    alike, same = grid[judged][order], found.same[judged][order]
     right = np.cumsum(same) / np.arange(1, len(same) + 1)
-    good = np.flatnonzero((right >= precision) & (np.arange(1, len(same) + 1) >= LEAST_PAIRS))
+    ends = np.append(alike[1:] != alike[:-1], True)  # pairs of one similarity are called the same together
+    good = np.flatnonzero(ends & (right >= precision) & (np.arange(1, len(same) + 1) >= LEAST_PAIRS))
     if not len(good):
         raise UserMistake(
             f"from no similarity on are {precision:.0%} of these pairs the same: give pairs of the kind that is to be found, or a lower --precision"
         )
     last = int(good[-1])
     return {
-        "threshold": round(float(np.ceil(alike[last] * 1000) / 1000), 3), "precision": round(float(right[last]), 4),
+        "threshold": round(float(alike[last]) / 1000, 3), "precision": round(float(right[last]), 4),
         "recall": round(float(same[: last + 1].sum() / max(found.same.sum(), 1)), 4), "pairs": len(found.same), "same": int(found.same.sum()),
         "auc": round(roc.auc(found.alike, found.same), 4), "auc_of_cosine": round(roc.auc(found.cosine, found.same), 4),
     }  # fmt: skip
@@ -97,6 +101,10 @@ def _read(file: Path) -> pa.Table:
     missing = {"text_a", "text_b"} - set(table.column_names) or (
         {"label or score"} if not {"label", "score"} & set(table.column_names) else set()
     )
+    if not missing and any(table[name].null_count for name in table.column_names if name in ("text_a", "text_b", "label", "score")):
+        raise UserMistake(f"{file} has pairs without a text or a label: leave them out")
+    if not missing and not table.num_rows:
+        raise UserMistake(f"{file} holds no pairs: name a file that does")
     if missing:
         raise UserMistake(f"{file} has no column {' and '.join(sorted(missing))}: pairs have text_a, text_b, and label (0 or 1) or score")
     return table

@@ -29,6 +29,7 @@ from curate.algorithms.shingles import Unit, shingled
 from curate.byte_blocks import byte_blocks
 
 SHORT = 50  # words; below, one number or "not" can turn the meaning round without moving the similarity
+NO_TEXT = b"\xff" * 16  # the key of a row without a text, which is no copy of anything
 MOST_ENTRIES = 1 << 23  # of prefixes at a time, about 25 bytes each and twice that while they are sorted
 
 
@@ -53,7 +54,10 @@ class Marks:
 def marks(texts: Sequence[str | None], unit: Unit | str = "words", size: int = 5) -> Marks:
     """unit  words, tokens or characters, `size` of them in a row; or lines or paragraphs, one at a time."""
     normal = [normalise(text or "") for text in texts]
-    keys = np.frombuffer(b"".join(exact_key(text) for text in normal), np.uint64).reshape(-1, 2)
+    keys = np.frombuffer(
+        b"".join(NO_TEXT if text is None else exact_key(form) for text, form in zip(texts, normal, strict=True)), np.uint64
+    )
+    keys = keys.reshape(-1, 2)
     runs: Unit = "words" if unit in ("lines", "paragraphs") else unit  # type: ignore[assignment]
     parts = [shingled(raw, ends, runs, size) for raw, ends in byte_blocks(pa.array(normal, pa.large_string()), fold=False)]
     sets = joined([part.sets for part in parts])
@@ -150,7 +154,7 @@ def _exact(rows: Rows) -> np.ndarray:
     order = np.lexsort((rows.rank, known, rows.key[:, 1], rows.key[:, 0]))
     key = rows.key[order]
     first = np.ones(len(order), bool)
-    first[1:] = (key[1:] != key[:-1]).any(axis=1)
+    first[1:] = (key[1:] != key[:-1]).any(axis=1) | (key[1:] == np.uint64(0xFFFFFFFFFFFFFFFF)).all(axis=1)
     head = np.empty(len(order), np.int64)
     head[order] = order[first][np.cumsum(first) - 1]
     return head
@@ -165,24 +169,33 @@ def _near(
     agree: Callable[[np.ndarray], np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(pairs, similarity) of rows that may be joined. Of very many only as many as tie the same rows together."""
-    n = len(rows)
-    label = np.arange(n)
+    n, own = len(rows), len(rows) - rows.known
     found, similarities = [np.empty((0, 2), np.int64)], [np.empty(0)]
-    for pairs in _candidates(rows, read, alone, threshold, measure, label):
-        pairs = pairs[pairs[:, 0] < n - rows.known]  # first < second: two known rows are not compared
+
+    def compare(pairs: np.ndarray) -> None:
         pairs = pairs[~_barred(rows, pairs)]
         alike = _similarity(rows, read, pairs, measure)
         near = alike >= threshold - 1e-9
         pairs, alike = pairs[near], alike[near]
-        if agree is not None:
+        if agree is not None and len(pairs):
             near = agree(pairs)
             pairs, alike = pairs[near], alike[near]
         found.append(pairs)
         similarities.append(alike)
-        # Rows that sets are made of; a known or a generated row ties no others together.
+
+    if rows.known:
+        # What known rows take is taken first: it must tie no others together.
+        label = np.where(np.arange(n) < own, n, np.arange(n))
+        for pairs in _candidates(rows, read, alone, threshold, measure, label):
+            compare(pairs[pairs[:, 0] < own])  # first < second: two known rows are not compared
+        alone = alone & (np.arange(n) < own)
+        alone[np.concatenate(found)[:, 0]] = False
+    label = np.arange(n)
+    for pairs in _candidates(rows, read, alone, threshold, measure, label):
+        compare(pairs)
         ties = np.concatenate(found)
-        ties = ties[ties[:, 1] < n - rows.known]
-        if rows.raw is not None:
+        ties = ties[ties[:, 1] < own]
+        if rows.raw is not None:  # a generated row ties no others together
             ties = ties[rows.raw[ties].all(axis=1)]
         label[:] = connected(ties, rows.rank)
     every, first = np.unique(np.concatenate(found), axis=0, return_index=True)

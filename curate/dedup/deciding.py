@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.algorithms.set_join import Sets
-from curate.dedup.copies import Decided, Marks, Rows, marks
+from curate.algorithms.set_join import Sets, similarity
+from curate.dedup.copies import SHORT, Decided, Marks, Rows, marks
 from curate.dedup.known import Known
 from curate.errors import UserMistake
 from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdict_column, write_decision
@@ -37,28 +37,43 @@ class Shingles(Stage):
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine"})
 
     def reads(self) -> tuple[str, ...]:
-        return (self.view,)
+        return viewed_columns(self.view)
 
     def writes(self) -> pa.Schema:
         return pa.schema(
             [
-                ("key", pa.binary(16)),
-                ("shingles", pa.list_(pa.uint64())),
-                ("guard", pa.uint64()),
-                ("words", pa.int32()),
-                ("length", pa.int32()),
+                ("shingle_key", pa.binary(16)),
+                ("shingle_hashes", pa.list_(pa.uint64())),
+                ("shingle_guard", pa.uint64()),
+                ("shingle_words", pa.int32()),
+                ("shingle_length", pa.int32()),
             ]
         )
 
     def load(self, folder: Path) -> TableFunction:
         def sign(table: pa.Table) -> pa.Table:
-            found = marks(table[self.view].to_pylist(), self.of, self.shingle)
+            found = marks(texts_of(table, self.view), self.of, self.shingle)
             key = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(found.key), [None, pa.py_buffer(found.key.tobytes())])
             sets = pa.ListArray.from_arrays(pa.array(found.sets.begins, pa.int32()), pa.array(found.sets.values, pa.uint64()))
             columns = [key, sets, pa.array(found.guard, pa.uint64()), pa.array(found.words, pa.int32()), pa.array(found.length, pa.int32())]
             return pa.table(columns, schema=self.writes())
 
         return sign
+
+
+def viewed_columns(view: str) -> tuple[str, ...]:
+    return (view, "text") if view == "prompt" else (view,)
+
+
+def texts_of(table: pa.Table, view: str) -> list[str | None]:
+    """What is compared of each row; with view "prompt", rows without a prompt (plain documents) give their text, as `embed` reads them."""
+    kind = table.schema.field(view).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise UserMistake(f"view: column '{view}' is {kind}: name a column of texts, as text, prompt or response")
+    texts = table[view].to_pylist()
+    if view != "prompt":
+        return texts
+    return [text if prompt is None else prompt for prompt, text in zip(texts, table["text"].to_pylist(), strict=True)]
 
 
 class Deciding(Stage):
@@ -75,7 +90,10 @@ class Deciding(Stage):
     verdict_kind: ClassVar[str] = "duplicate"
 
     def reads(self) -> tuple[str, ...]:
-        return ("shard", "row_id", "source", "file", "line", self.view, *(name for name in (self.age, self.quality) if name))
+        return tuple(dict.fromkeys(("shard", "row_id", "source", "file", "line", *viewed_columns(self.view), *self._ordering())))
+
+    def _ordering(self) -> list[str]:
+        return [name for name in (self.age, self.quality) if name]
 
     def reads_if_present(self) -> tuple[str, ...]:
         return ("origin", "parent_at")
@@ -85,6 +103,28 @@ class Deciding(Stage):
 
     def shingles(self) -> Shingles:
         return Shingles(view=self.view, of="words", shingle=5)
+
+    def agreeing(self, pairs: np.ndarray, corpus: Corpus, inputs: Inputs, least: float) -> np.ndarray:
+        """Which pairs do not have two different responses, bool (m,): as many words in common as a Jaccard of `least` asks, and no other number."""
+        wanted = np.unique(pairs)
+        responses: list[str | None] = []
+        start = 0
+        for _, table in inputs.tables():
+            here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + table.num_rows)] - start
+            responses += table["response"].take(pa.array(here)).to_pylist() if "response" in table.column_names else [None] * len(here)
+            start += table.num_rows
+        theirs = wanted[len(responses) :] - corpus.own
+        if len(theirs):
+            every = [response for known in corpus.known for response in known.responses()]
+            responses += [every[row] for row in theirs.tolist()]
+        there = np.array([response is not None for response in responses], bool)
+        found = marks(responses, "words", 1)
+        left, right = np.searchsorted(wanted, pairs).T
+        sizes = found.sets.sizes
+        alike = similarity(found.sets.shared(np.stack([left, right], axis=1)), sizes[left], sizes[right]) >= least - 1e-9
+        alike &= (np.minimum(found.words[left], found.words[right]) >= SHORT) | (found.guard[left] == found.guard[right])
+        same = (found.key[left] == found.key[right]).all(axis=1)
+        return ~there[left] | ~there[right] | same | alike
 
     def known(self) -> list[Known]:
         """Other datasets that rows are held against."""
@@ -160,7 +200,7 @@ class Corpus:
         self.known = stage.known()
         shingles = stage.shingles()
         self.marked: list[Marks] = [found for known in self.known for found in known.marks(shingles.of, shingles.shingle)]
-        wanted = ["row_id", "source", "file", "line", *(name for name in (stage.age, stage.quality) if name)]
+        wanted = list(dict.fromkeys(["row_id", "source", "file", "line", *stage._ordering()]))
         tables, keys, sizes, generated = [], [], [], False
         parents: list[str | None] = []
         self.shards: list[tuple[str, int]] = []
@@ -169,11 +209,11 @@ class Corpus:
             mine = signed.table(shard)
             self.shards.append((shard, table.num_rows))
             tables.append(table.select(wanted))
-            keys.append(_keys(mine["key"]))
-            sizes.append(pc.list_value_length(mine["shingles"]).to_numpy().astype(np.int64))
-            words.append(mine["words"].to_numpy())
-            guards.append(mine["guard"].to_numpy())
-            lengths.append(mine["length"].to_numpy())
+            keys.append(_keys(mine["shingle_key"]))
+            sizes.append(pc.list_value_length(mine["shingle_hashes"]).to_numpy().astype(np.int64))
+            words.append(mine["shingle_words"].to_numpy())
+            guards.append(mine["shingle_guard"].to_numpy())
+            lengths.append(mine["shingle_length"].to_numpy())
             positions.append(table["position"].to_numpy())
             is_raw = np.asarray(table["origin"].is_null()) if "origin" in table.column_names else np.ones(table.num_rows, bool)
             raw.append(is_raw)
@@ -205,7 +245,7 @@ class Corpus:
 
     def sets(self) -> Iterator[Sets]:
         for shard, _ in self.shards:
-            column = self.signed.table(shard)["shingles"].combine_chunks()
+            column = self.signed.table(shard)["shingle_hashes"].combine_chunks()
             lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
             yield Sets(np.asarray(column.flatten(), np.uint64), np.concatenate([[0], np.cumsum(lengths)]))
         for part in self.marked:

@@ -24,6 +24,8 @@ class Known:
         path = Path(place)
         if (path / "run.json").is_file():
             path = path / "dataset"
+        if (path / "data").is_dir():  # a dataset as curate publishes it: what it left out, in `rejected`, is not of it
+            path = path / "data"
         self.files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
         if not self.files or not all(file.is_file() for file in self.files):
             raise UserMistake(
@@ -32,8 +34,11 @@ class Known:
         self.root = path if path.is_dir() else path.parent
 
     def digest(self) -> list[str]:
-        """Of the files' content, in order of their names."""
-        return [_digest(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
+        """Of the files' names and content."""
+        return [
+            f"{file.relative_to(self.root).as_posix()} {_digest(str(file), file.stat().st_size, file.stat().st_mtime_ns)}"
+            for file in self.files
+        ]
 
     def marks(self, of: str, shingle: int) -> Iterator[Marks]:
         for file in self.files:
@@ -43,7 +48,20 @@ class Known:
                     f"against: {file} has no column '{self.view}', it has {', '.join(names)}: set `view` to one that both sides have"
                 )
             for _, column in _column(file, self.view):
-                yield marks(column.cast(pa.large_string()).to_pylist(), of, shingle)
+                try:
+                    texts = column.cast(pa.large_string()).to_pylist()
+                except (pa.ArrowException, UnicodeDecodeError):
+                    raise UserMistake(
+                        f"against: column '{self.view}' of {file} is {column.type}: set `view` to a column of texts"
+                    ) from None
+                yield marks(texts, of, shingle)
+
+    def responses(self) -> Iterator[str | None]:
+        """Of every row, None where the dataset has no responses."""
+        for file in self.files:
+            names = _names(file)
+            for _, column in _column(file, "response" if "response" in names else names[0]):
+                yield from column.to_pylist() if "response" in names else [None] * len(column)
 
     def names(self) -> Iterator[tuple[str, str]]:
         """(row_id, or the place where there is none; the place: dataset, file and row) of every row."""
@@ -52,7 +70,8 @@ class Known:
             name = f"{self.place}:{file.relative_to(self.root).as_posix()}"
             for start, column in _column(file, "row_id" if "row_id" in names else names[0]):
                 row_ids = column.to_pylist() if "row_id" in names else [None] * len(column)
-                yield from ((row_id or f"{name}:{start + row}", f"{name}:{start + row}") for row, row_id in enumerate(row_ids))
+                places = (f"{name}:{start + row}" for row in range(len(column)))
+                yield from ((place if row_id is None else str(row_id), place) for row_id, place in zip(row_ids, places, strict=True))
 
 
 def _names(file: Path) -> list[str]:

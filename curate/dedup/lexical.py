@@ -11,11 +11,10 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
-from curate.algorithms.set_join import Measure, similarity
-from curate.dedup.copies import SHORT, Decided, decide, marks
+from curate.algorithms.set_join import Measure
+from curate.dedup.copies import Decided, decide
 from curate.dedup.deciding import Corpus, Deciding, Shingles
 from curate.dedup.known import Known
 from curate.stage import Inputs
@@ -56,27 +55,8 @@ class Lexical(Deciding):
         return {"against": [known.digest() for known in self.known()]} if self.against else {}
 
     def found(self, corpus: Corpus, inputs: Inputs) -> Decided:
-        agree = (lambda pairs: self._agree(pairs, inputs)) if self._asks_answers() else None
+        agree = (lambda pairs: self.agreeing(pairs, corpus, inputs, self.threshold)) if self._asks_answers() else None
         return decide(corpus.rows, corpus.sets, self.threshold, self.measure, self.exact_only, agree)
-
-    def _agree(self, pairs: np.ndarray, inputs: Inputs) -> np.ndarray:
-        """Which pairs do not have two different responses, bool (m,)."""
-        wanted = np.unique(pairs)
-        responses: list[str | None] = []
-        start = 0
-        for _, table in inputs.tables():
-            here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + table.num_rows)] - start
-            responses += table["response"].take(pa.array(here)).to_pylist() if "response" in table.column_names else [None] * len(here)
-            start += table.num_rows
-        responses += [None] * (len(wanted) - len(responses))  # of another dataset
-        there = np.array([response is not None for response in responses], bool)
-        found = marks(responses, "words", 1)
-        left, right = np.searchsorted(wanted, pairs).T
-        sizes = found.sets.sizes
-        alike = similarity(found.sets.shared(np.stack([left, right], axis=1)), sizes[left], sizes[right]) >= self.threshold - 1e-9
-        alike &= (np.minimum(found.words[left], found.words[right]) >= SHORT) | (found.guard[left] == found.guard[right])
-        same = (found.key[left] == found.key[right]).all(axis=1)
-        return ~there[left] | ~there[right] | same | alike
 
     def rules(self, found: Decided, own: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
         exact, known = found.exact[rows], found.survivor[rows] >= own

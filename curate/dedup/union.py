@@ -6,7 +6,7 @@ from curate.dedup.lexical import Lexical
 
 
 class Union(Lexical):
-    """Drops generated rows that repeat a raw row or one another; only rows still in the running take part.
+    """Drops rows that repeat others that are still in the running: generated ones above all, and raw ones where its threshold is lower than that of the first pass.
 
     A generated row never evicts a raw row, nor is it held against its own source or its siblings
     (an antidote differs from its source in a word, by design).

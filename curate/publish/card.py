@@ -40,7 +40,7 @@ MEANINGS = {
     "value": "what the rule measured",
     "threshold": "what the value was held against",
     "twin": "row_id of the row that was kept in its place",
-    "twin_at": "place of that row in the run (shard:position)",
+    "twin_at": "place of that row: shard:position in the run, or a file and row of another dataset or benchmark",
     "similarity": "similarity to that row, 0 to 1",
 }
 

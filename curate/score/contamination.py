@@ -12,6 +12,7 @@ The verdict names the item. Generated rows are looked at like any others.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,14 +22,13 @@ from pydantic import Field, field_validator
 
 from curate.algorithms.item_index import ItemIndex, index_of
 from curate.algorithms.normal_form import normalise
-from curate.algorithms.set_join import Sets
-from curate.algorithms.shingles import shingled
-from curate.byte_blocks import byte_blocks
+from curate.algorithms.set_join import Sets, joined
+from curate.algorithms.shingles import numbers, shingled
+from curate.byte_blocks import BLOCK, byte_blocks
 from curate.embed.hashed import unit_vectors
 from curate.embed.transformer import Transformer
 from curate.errors import UserMistake
 from curate.ingest.files import read_beside
-from curate.score._texts import existing
 from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, verdict_column
 from curate.store import sha256_file
 
@@ -50,7 +50,7 @@ class Contamination(Stage):
     agreement    share of the item's words that such a row must hold
     """
 
-    libraries: ClassVar[tuple[str, ...]] = ("numpy",)
+    libraries: ClassVar[tuple[str, ...]] = ("numpy", "torch", "transformers", "tokenizers")
 
     benchmarks: dict[str, str]
     fields: dict[str, Any] = Field({})
@@ -86,7 +86,11 @@ class Contamination(Stage):
     def identity(self) -> dict[str, Any]:
         files = {}
         for name, path in self.benchmarks.items():
-            place = Path(existing(path, f"contamination: benchmark {name}", ".jsonl or .parquet files"))
+            place = Path(path)
+            if not place.exists():
+                raise UserMistake(
+                    f"contamination: benchmark {name}: {path} does not exist: name a .jsonl or .parquet file, or a folder of them"
+                )
             found = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
             files[name] = [sha256_file(file) for file in found]
         return {"benchmarks": files, **(self.encoder.identity() if self.encoder else {})}
@@ -96,8 +100,8 @@ class Contamination(Stage):
         tables = [
             (name, table) for name, path in self.benchmarks.items() for table in read_beside(path, (), f"benchmark {name}", self.fields)
         ]
-        if not tables:
-            raise UserMistake("contamination: the benchmarks hold no items: name files that do")
+        if empty := sorted(set(self.benchmarks) - {name for name, table in tables if table.num_rows}):
+            raise UserMistake(f"contamination: benchmark {empty[0]} holds no items: name a file that does")
         items = [text for _, table in tables for text in self._items(table)]
         places = [
             f"{name}:{line}" if line is not None else name for name, table in tables for line in table.column("line").to_pylist()
@@ -119,10 +123,11 @@ class Contamination(Stage):
             encode = self.encoder.load(Path())
             for _, table in tables:
                 parts.append(unit_vectors(encode(table).column(next(iter(self.encoder.columns()))))[0])
-            words = shingled(*_block(items), "words", 1)
+            words, figures = shingled(*_block(items), "words", 1).sets, numbers(*_block(items))
             np.savez(
-                folder / "meaning.npz", vectors=np.concatenate(parts), words=words.sets.values, begins=words.sets.begins, guard=words.guard
-            )
+                folder / "meaning.npz", vectors=np.concatenate(parts), words=words.values, begins=words.begins,
+                numbers=figures.values, number_begins=figures.begins,
+            )  # fmt: skip
         (folder / "info.json").write_text(json.dumps({"items": len(items), "remarks": remarks}) + "\n", encoding="utf-8")
 
     def _items(self, table: pa.Table) -> list[str]:
@@ -139,7 +144,9 @@ class Contamination(Stage):
 
         def look(table: pa.Table) -> pa.Table:
             texts = [text or "" for text in table.column("text").to_pylist()]
-            share, best = index.held(*_block(texts))
+            parts = [index.held(*block) for block in _blocks(texts)]
+            share = np.concatenate([np.empty(0), *(part[0] for part in parts)])
+            best = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
             hit = share >= self.share - 1e-9
             rules = [f"contaminated_{items['names'][at]}" if found else None for at, found in zip(best.tolist(), hit.tolist(), strict=True)]
             values, limits = share.round(4), np.full(len(texts), self.share)
@@ -167,7 +174,7 @@ class _Meaning:
     def __init__(self, folder: Path, cosine: float, agreement: float):
         with np.load(folder / "meaning.npz") as stored:
             self.items = stored["vectors"]
-            self.words, self.guard = Sets(stored["words"], stored["begins"]), stored["guard"]
+            self.words, self.numbers = Sets(stored["words"], stored["begins"]), Sets(stored["numbers"], stored["number_begins"])
         self.cosine, self.agreement = cosine, agreement
 
     def nearest(self, column: pa.ChunkedArray, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -184,21 +191,26 @@ class _Meaning:
         found, cosines = np.full(len(texts), -1, np.int64), np.full(len(texts), np.nan)
         if not len(there):
             return cosines, found
-        own = shingled(*_block(texts), "words", 1).sets
+        own = joined([shingled(*block, "words", 1).sets for block in _blocks(texts)])
         distances, places = search(unit, self.items, min(NEAREST, len(self.items)))
         cosine = 1 - np.square(distances) / 2
         for at in range(places.shape[1] - 1, -1, -1):
             near = np.flatnonzero(cosine[:, at] >= self.cosine)
             rows, items = there[near], places[near, at]
             for row, item, value in zip(rows.tolist(), items.tolist(), cosine[near, at].tolist(), strict=True):
-                mine = own.values[own.begins[row] : own.begins[row + 1]]
-                theirs = self.words.values[self.words.begins[item] : self.words.begins[item + 1]]
-                if len(theirs) and np.isin(theirs, mine, assume_unique=True).mean() >= self.agreement:
+                mine = own.take(np.array([row])).values
+                theirs, figures = (sets.take(np.array([item])).values for sets in (self.words, self.numbers))
+                held = len(theirs) and np.isin(theirs, mine, assume_unique=True).mean() >= self.agreement
+                if held and np.isin(figures, mine).all():
                     found[row], cosines[row] = item, value
         return cosines, found
 
 
+def _blocks(texts: list[str], size: int = BLOCK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Normal forms of the texts, as blocks of bytes."""
+    return byte_blocks(pa.array([normalise(text) for text in texts], pa.large_string()), fold=False, block=size)
+
+
 def _block(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Normal forms of all texts as one block of bytes."""
-    blocks = list(byte_blocks(pa.array([normalise(text) for text in texts], pa.large_string()), fold=False, block=1 << 62))
-    return blocks[0] if blocks else (np.empty(0, np.uint8), np.zeros(1, np.int64))
+    """All of them as one: items of benchmarks are few and short."""
+    return next(iter(_blocks(texts, 1 << 62)), (np.empty(0, np.uint8), np.zeros(1, np.int64)))

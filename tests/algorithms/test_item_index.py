@@ -45,3 +45,7 @@ def test_a_short_item_is_one_ngram_and_one_below_the_least_is_not_looked_for():
         "what is the capital of france today", items=("the capital of france is", "what is the capital of france", "yes"), least=5, order=8
     ) == [(1.0, 1)]
     assert held("yes", items=("yes",), least=5) == [(0.0, -1)]
+
+
+def test_an_item_that_is_listed_again_and_again_is_one_item():
+    assert held(ITEM, items=(ITEM, ITEM, ITEM, ITEM, ITEM, OTHER), order=8) == [(1.0, 0)]

@@ -51,3 +51,9 @@ def test_the_guard_tells_numbers_negations_and_operators(one, other):
 def test_the_guard_tells_nothing_else(one, other):
     guard = of(one, other).guard
     assert guard[0] == guard[1]
+
+
+def test_the_guard_of_a_text_does_not_depend_on_the_one_before_it():
+    alone, after = of("t cells fight"), of("so it was rock n'", "t cells fight")
+    assert alone.guard[0] == after.guard[1]
+    assert of("rock n't").guard[0] != of("rock n", "t").guard[0]

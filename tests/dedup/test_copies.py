@@ -1,6 +1,7 @@
 """Who survives among raw, generated and known rows, decided on sets typed by hand."""
 
 import numpy as np
+import pytest
 
 from curate.algorithms.set_join import of_hashes
 from curate.dedup.copies import Rows, decide
@@ -64,27 +65,38 @@ def test_many_keys_are_looked_up_part_by_part(monkeypatch):
     assert parts.survivor.tolist() == whole.survivor.tolist() and (whole.survivor != np.arange(len(rows))).sum() > 50
 
 
-def test_of_very_many_pairs_as_many_are_looked_at_as_tie_the_same_rows_together(monkeypatch):
+@pytest.mark.parametrize("known", [0, 3, 20])
+def test_of_very_many_pairs_as_many_are_looked_at_as_tie_the_same_rows_together(monkeypatch, known):
     """Families of which all rows are alike: blocks of 20 pairs find the same survivors and similarities as all pairs at once."""
     chance = np.random.default_rng(0)
     families = [chance.integers(1, 10_000, 40).tolist() for _ in range(4)]
     rows = [[*family[: 36 + int(chance.integers(4))], 20_000 + int(chance.integers(3))] for family in families for _ in range(40)]
-    order = chance.permutation(len(rows)).tolist()
-    rows = [rows[row] for row in order]
-    raw = chance.random(len(rows)) < 0.8
+    rows = [rows[row] for row in chance.permutation(len(rows)).tolist()]
     options = {
-        "raw": raw,
+        "raw": chance.random(len(rows)) < 0.8,
         "family": [f"f{row}" for row in range(len(rows))],
         "rank": chance.permutation(len(rows)),
-        "known": 20,
-        "threshold": 0.8,
+        "known": known,
+        "threshold": 0.95 if known == 3 else 0.8,
     }
     whole = decided(*rows, **options)
     monkeypatch.setattr("curate.algorithms.set_join._MOST_PAIRS", 20)
     blocks = decided(*rows, **options)
     assert blocks.survivor.tolist() == whole.survivor.tolist() and (whole.survivor != np.arange(len(rows))).sum() > 80
     assert np.array_equal(blocks.similarity, whole.similarity, equal_nan=True)
-    assert len(blocks.pairs) < len(whole.pairs) and len(decided(*rows, threshold=0.8).pairs) < len(rows) * 10
+    if not known:
+        assert len(blocks.pairs) < len(whole.pairs) and len(decided(*rows, threshold=0.8).pairs) < len(rows) * 10
+
+
+def test_what_a_known_row_takes_ties_no_others_together_in_any_block(monkeypatch):
+    """Rows 0 to 5 are alike; 2 and 3 go to a known row. The others are one set, whichever pairs come first."""
+    common = list(range(1, 91))
+    rows = [[*common, *range(1000 + 10 * row, 1010 + 10 * row)] for row in range(6)]
+    theirs = [*common[:87], *range(1020, 1025), *range(1030, 1035), 5000, 5001, 5002]
+    for most in (1 << 21, 1):
+        monkeypatch.setattr("curate.algorithms.set_join._MOST_PAIRS", most)
+        found = decided(*rows, theirs, known=1, threshold=0.81)
+        assert found.survivor.tolist() == [0, 0, 6, 6, 0, 0, 6], most
 
 
 def test_a_family_of_three_thousand_takes_no_quadratic_memory():

@@ -40,3 +40,17 @@ def test_semantic_with_and_without_the_second_opinion():
     assert dedup.semantic(np.zeros((2, 3))).kept == [0, 1]  # no direction, no twin
     with pytest.raises(ValueError, match="one text for each"):
         dedup.semantic(vectors, texts[:2])
+
+
+def test_of_many_rows_that_say_the_same_one_stays_whatever_their_order():
+    chance = np.random.default_rng(0)
+    vectors = np.concatenate([np.ones((300, 6)) + 0.01 * chance.normal(size=(300, 6)), np.eye(6)[:3]])
+    assert dedup.semantic(vectors, threshold=0.95).kept == [0, 300, 301, 302]
+    assert dedup.semantic(vectors[::-1], threshold=0.95).kept == [0, 1, 2, 3]
+    assert dedup.semantic([]) == dedup.Found([], [], None)
+
+
+@pytest.mark.parametrize("settings", [{"of": "sentences"}, {"shingle": 0}])
+def test_settings_that_are_none_are_refused(settings):
+    with pytest.raises(ValueError, match="1 or more"):
+        dedup.near(["a"], **settings)

@@ -189,6 +189,53 @@ def test_rows_of_another_dataset_stay_and_are_named(new_project):
     assert [row["text"] for row in project.published()] == ["a new row"]
 
 
+def test_what_a_run_left_out_is_not_known_and_answers_of_known_rows_count(new_project):
+    def row(question: str, answer: str) -> dict[str, str]:
+        return {"instruction": f"{question} {' '.join(f'word{number}' for number in range(60))}", "output": answer}
+
+    old, project = new_project("old"), new_project("new")
+    old.file("old.jsonl", row("Who came?", "Anna"), {"instruction": "left out", "output": ""})
+    old.recipe(scorers=["heuristics"], heuristics={"empty_response": True})
+    old.run()
+    assert len(old.published()) == 1
+    project.file("new.jsonl", row("Who left?", "Bert"), {"instruction": "left out", "output": ""}, row("Who came then?", "Anna"))
+    project.recipe(near_dedup={"against": [str(old.folder / "run")]})
+    project.run()
+    assert [verdict and verdict["rule"] for verdict in project.column("near_dedup.verdict")] == [None, None, "near_duplicate_of_known"]
+    (shard,) = project.ledger().dataset.shards
+    assert str(old.folder) in project.ledger().explain(shard, 2)["twin_is"]["file"]
+    assert project.curate("explain", "run", "new.jsonl:3").returncode == 0
+
+
+def test_a_run_is_not_held_against_itself(project):
+    from curate.errors import UserMistake
+
+    project.file("a.jsonl", "a")
+    project.recipe()
+    project.run()
+    with pytest.raises(UserMistake, match="own folder"):
+        project.run(changes=(f"near_dedup.against=[{project.folder / 'run'}]",))
+
+
+def test_plain_documents_are_compared_by_their_text_where_the_view_is_the_prompt(project):
+    project.file("a.jsonl", "one document", "another document")
+    project.file("b.jsonl", *[{"instruction": "a prompt", "output": output} for output in "xy"])
+    for view, kept in (("prompt", 3), ("response", 4)):  # documents have no response and are no copies for that
+        project.recipe(near_dedup={"view": view, "exact_only": True})
+        project.run()
+        assert len(project.published()) == kept
+
+
+@pytest.mark.parametrize("view", ["line", "messages"])
+def test_a_view_that_is_no_text_is_a_mistake(project, view):
+    from curate.errors import UserMistake
+
+    project.file("a.jsonl", "one document", "another")
+    project.recipe(near_dedup={"view": view})
+    with pytest.raises(UserMistake, match="name a column of texts"):
+        project.run()
+
+
 def test_another_dataset_that_changes_is_looked_at_again(new_project):
     old, project = new_project("old"), new_project("new")
     old.file("old.jsonl", "one row")

@@ -14,7 +14,8 @@ def meaning(run, recipe):
     docs = run.step("ingest", recipe.ingest)
     unique = run.step("near_dedup", recipe.near_dedup, docs)
     vectors = run.step("embed", recipe.embed, docs, unique)
-    run.step("semantic_dedup", recipe.semantic_dedup_of(), run.everything(docs), vectors)
+    scores = [run.step(name, stage, docs, unique) for name, stage in recipe.scorers_of("text")]
+    run.step("semantic_dedup", recipe.semantic_dedup_of(), run.everything(docs), vectors, *scores)
     run.publish(recipe.publish, docs)
 """
 
@@ -23,7 +24,7 @@ def meaning(run, recipe):
 def meant(project: Any, tmp_path: Any) -> Any:
     (tmp_path / "meaning.py").write_text(PIPELINE)
 
-    def run(*rows: str, shard_rows: int = 100, **settings: Any) -> dict[str, Any]:
+    def run(*rows: Any, shard_rows: int = 100, **settings: Any) -> dict[str, Any]:
         project.file("a.jsonl", *rows)
         project.recipe(
             pipeline=f"{tmp_path / 'meaning.py'}:meaning",
@@ -57,6 +58,12 @@ def test_the_cut_into_shards_decides_nothing(meant):
     assert meant(*ROWS, threshold=0.7) == meant(*ROWS, threshold=0.7, shard_rows=2)
 
 
+def test_rows_with_different_answers_do_not_say_the_same(meant):
+    rows = [{"instruction": "Name the colour of the sky over the sea", "output": output} for output in ("a deep blue", "a grey")]
+    assert set(meant(*rows, threshold=0.5, agreement=0).values()) == {"kept"}
+    assert set(meant(*rows, threshold=0.5, agreement=0, answers="ignored").values()) == {"kept", "semantic_duplicate"}
+
+
 def test_the_second_opinion_has_a_veto(meant):
     assert set(meant(*ROWS, threshold=0.7, agreement=0.99).values()) == {"kept"}
 
@@ -74,7 +81,7 @@ def test_calibration_finds_the_threshold_that_the_pairs_ask_for():
     cosine = np.linspace(0, 1, 1001)
     same = cosine > 0.8
     found = calibrate(Measured(same, cosine, cosine, np.zeros(1001, bool)), 1.0, 0.0)
-    assert found["threshold"] == pytest.approx(0.801, abs=1e-9) and found["recall"] == 1 and found["auc"] == 1
+    assert found["threshold"] == pytest.approx(0.801, abs=1e-9) and found["precision"] == found["recall"] == 1 and found["auc"] == 1
     with pytest.raises(UserMistake, match="lower --precision"):
         calibrate(Measured(~same, cosine, cosine, np.zeros(1001, bool)), 0.95, 0.0)
 
@@ -88,3 +95,14 @@ def test_the_calibrated_encoders_are_told_by_content():
         assert models.identity(measured["encoder"]) == identity
         assert Meaning.model_validate({"encoder": measured["encoder"]}).least() == measured["threshold"]
     assert known
+
+
+def test_calibration_does_not_hang_on_the_order_of_pairs():
+    import numpy as np
+
+    from curate.dedup.calibrate import Measured, calibrate
+
+    tied = np.ones(60)
+    for same in (np.arange(60) < 30, np.arange(60) >= 30):
+        with pytest.raises(UserMistake, match="from no similarity on"):
+            calibrate(Measured(same, tied, tied, np.zeros(60, bool)), 0.95, 0.0)

@@ -54,10 +54,27 @@ def test_changed_items_are_looked_for_again(looked, project):
     assert looked(QUESTION)[0]["rule"] == "contaminated_rolls"
 
 
+def test_a_folder_of_items_is_read(looked, project):
+    looked("nothing")
+    folder = project.folder / "items"
+    folder.mkdir()
+    (folder / "one.jsonl").write_text(json.dumps({"text": QUESTION}) + "\n")
+    project.file("a.jsonl", QUESTION)
+    project.recipe(scorers=["contamination"], contamination={"benchmarks": {"rolls": str(folder)}})
+    project.run()
+    assert project.column("contamination.verdict")[0]["rule"] == "contaminated_rolls"
+
+
 def test_mistakes_have_remedies(looked, project):
     with pytest.raises(UserMistake, match="small letters"):
         project.recipe(scorers=["contamination"], contamination={"benchmarks": {"GSM 8k": "x.jsonl"}})
         project.run()
+    (project.folder / "empty.jsonl").write_text("")
+    for place, said in (("nowhere.jsonl", "benchmark gsm8k"), ("empty.jsonl", "holds no items")):
+        project.file("a.jsonl", "a")
+        project.recipe(scorers=["contamination"], contamination={"benchmarks": {"gsm8k": str(project.folder / place)}})
+        with pytest.raises(UserMistake, match=said):
+            project.run()
     with pytest.raises(UserMistake, match="benchmark gsm8k"):
         project.file("a.jsonl", "a")
         project.recipe(scorers=["contamination"], contamination={"benchmarks": {"gsm8k": "nowhere.jsonl"}})
