@@ -111,7 +111,7 @@ def datatrove(file, threshold, work):
         LocalPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=1, logging_dir=f"{work}/log{number}").run()
     keep = [False] * len(read(file))
     for part in Path(work, "out").glob("*"):
-        for line in part.read_text().splitlines():
+        for line in filter(None, part.read_text().split("\n")):  # not splitlines: a text may hold U+2028
             keep[int(json.loads(line)["id"])] = True
     return keep
 
