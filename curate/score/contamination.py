@@ -50,7 +50,7 @@ class Contamination(Stage):
     agreement    share of the item's words that such a row must hold
     """
 
-    libraries: ClassVar[tuple[str, ...]] = ("numpy", "torch", "transformers", "tokenizers")
+    libraries: ClassVar[tuple[str, ...]] = Transformer.libraries
 
     benchmarks: dict[str, str]
     fields: dict[str, Any] = Field({})
