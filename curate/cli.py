@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from curate.errors import CurateError
+from curate.said import counts_text, diff_text, drop_line, explain_text, refresh_text, run_text, visible
 
 app = typer.Typer(
     add_completion=False,
@@ -25,7 +26,7 @@ app = typer.Typer(
     Begin with:  curate run configs/quickstart.yaml   then   curate status runs/quickstart
 
     Exit codes: 0 done; 1 internal error; 2 mistake in the recipe or the input; 3 done, but more rows set aside than
-    allowed or a whole file unreadable; 5 another run holds the folder; 6 disk full; 75 endpoint unavailable, try
+    allowed or a whole file unreadable; 4 a refresh needs a decision (--accept); 5 another run holds the folder; 6 disk full; 75 endpoint unavailable, try
     later; 130 stopped on request, resumable.""",
 )
 
@@ -60,8 +61,124 @@ def run(
     from curate.pipeline import execute
 
     facts = execute(recipe, run_dir, engine, changes or [], workers=workers, address=address, shard_timeout=shard_timeout, progress=True)
-    _say(facts, as_json, _run_text(facts))
+    _say(facts, as_json, run_text(facts))
     raise typer.Exit(facts["exit_code"])
+
+
+@app.command()
+def refresh(
+    recipe: Annotated[Path, typer.Argument(help="The recipe of the run.", show_default=False)],
+    run_dir: Annotated[Path | None, typer.Option(help="Where the run lives [default: runs/NAME-OF-RECIPE].", show_default=False)] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Do what an earlier refresh has asked about (exit code 4).")] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="Fit the models anew on all rows; everything that reads them runs again.")] = False,
+    engine: Annotated[str, typer.Option(help="ray or inline, as in `curate run`.")] = "ray",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Change a setting; may be repeated.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes [default: as many as cores and memory allow].", show_default=False)
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster to use.", show_default=False)] = None,
+    shard_timeout: Annotated[
+        float | None,
+        typer.Option(help="ray: seconds after which a worker that has not finished its shard counts as hanging.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a run up to date with its source files: only new and changed ones are read, models stay as they were fitted, decisions are made again.
+
+    The next version is published beside the last one, in one step; CHANGES.md in it says which rows entered and left, and why. Made for a schedule:
+    it may be called at any time, twice or late, and with --json ends in one line that a scheduler can read. configs/schedules/ holds examples.
+
+    Example:  curate refresh configs/pretraining.yaml --json
+    """
+    from curate.pipeline import execute
+
+    facts = execute(
+        recipe, run_dir, engine, changes or [], workers=workers, address=address, shard_timeout=shard_timeout, progress=True,
+        refresh=True, accept=accept, refit=refit,
+    )  # fmt: skip
+    _say(facts, as_json, f"{run_text(facts)}\n{refresh_text(facts['refresh'])}")
+    raise typer.Exit(facts["exit_code"])
+
+
+@app.command()
+def diff(
+    before: Annotated[str, typer.Argument(help="A run folder, or one of its versions: RUN@3.", show_default=False)],
+    after: Annotated[str, typer.Argument(help="Another, or another version.", show_default=False)],
+    sample: Annotated[int, typer.Option(help="Rows shown for each reason.", min=0)] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Say what differs between two runs, or two versions of one: settings, counts by rule, rows that entered and left, scores, clusters.
+
+    Example:  curate diff runs/pool@4 runs/pool      or      curate diff runs/cautious runs/bold
+    """
+    from curate.refresh.compare import compare, state_of
+
+    found = compare(state_of(before), state_of(after), sample)
+    _say(found, as_json, diff_text(found))
+
+
+@app.command()
+def verify(
+    run_folder: RunFolder,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove damaged files that the next run can make anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read everything that a run has committed, hash it again and count its ledger again; name the first bad byte of what is damaged.
+
+    Exit code 1 where something is. Example:  curate verify runs/pool      then      curate verify runs/pool --remove && curate run RECIPE
+    """
+    from curate.ledger import open_run
+    from curate.progress import every_few_seconds
+    from curate.store import RunLock
+    from curate.verify import verify as check
+
+    open_run(run_folder)
+    read = [0, 0]
+    said = every_few_seconds()
+
+    def say(files: int, size: int) -> None:
+        read[:] = files, size
+        said(lambda: f"{files:,} files, {size / 1e6:,.0f} MB")
+
+    with RunLock(run_folder):
+        faults = list(check(run_folder, say))
+        for fault in faults if remove else ():
+            if fault.remove:
+                (run_folder / fault.at).unlink(missing_ok=True)
+    lines = [f"damaged  {visible(fault.at)} {fault.what}{' (removed)' if remove and fault.remove else ''}" for fault in faults]
+    lines.append(
+        f"{read[0]:,} files, {read[1] / 1e6:,.1f} MB read: {len(faults) or 'nothing'} damaged, {'see above' if faults else 'the ledger balances'}"
+    )
+    if faults and not remove:
+        lines.append("`--remove` removes what the next run can make anew; `curate rollback` goes back to a version that is whole")
+    _say(
+        {"files": read[0], "bytes": read[1], "faults": [vars(fault) for fault in faults], "exit_code": int(bool(faults))},
+        as_json,
+        "\n".join(lines),
+    )
+    raise typer.Exit(int(bool(faults)))
+
+
+@app.command()
+def rollback(
+    run_folder: RunFolder,
+    to: Annotated[int | None, typer.Option(help="The version to go back to [default: the one before].", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an earlier version the published one again, in one step. A refresh with nothing new leaves it so; the next change makes a version after it.
+
+    Example:  curate rollback runs/pool      or      curate rollback runs/pool --to 7
+    """
+    from curate.ledger import open_run
+    from curate.store import RunLock
+    from curate.versions import Versions
+
+    open_run(run_folder)
+    with RunLock(run_folder):
+        was, now = Versions(run_folder).roll_back(to)
+    _say({"was": was, "version": now}, as_json, f"{run_folder}/dataset is version {now} again; it was {was}")
 
 
 @app.command()
@@ -124,7 +241,7 @@ def drops(
     step = max(1, len(rows) // sample)
     shown = rows[::step][:sample]
     lines = [f"{count:>8,}  {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])]
-    lines += ["", *(_drop_line(row) for row in shown)]
+    lines += ["", *(drop_line(row) for row in shown)]
     _say({"counts": counts, "rows": shown}, as_json, "\n".join(lines))
 
 
@@ -424,87 +541,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def counts_text(facts: dict[str, Any]) -> str:
-    dropped = sum(facts["dropped"].values())
-    lines = [
-        f"  {facts['rows_in']:>10,} rows in" + (f", {facts['generated']:,} generated" if facts["generated"] else ""),
-        f"  {facts['kept']:>10,} kept"
-        + (f" ({facts['kept_generated']:,} of them generated)" if facts["kept_generated"] else "")
-        + f", {facts['tokens_kept']:,} tokens",
-        f"  {dropped:>10,} dropped",
-    ]
-    lines += [f"  {count:>14,}  {rule}" for rule, count in sorted(facts["dropped"].items(), key=lambda item: -item[1])]
-    if facts["quarantined"] or facts["files_quarantined"]:
-        lines.append(f"  {facts['quarantined']:>10,} rows set aside (quarantine), {facts['files_quarantined']} files unreadable")
-        lines += [f"  {count:>14,}  {rule}" for rule, count in sorted(facts.get("quarantine_rules", {}).items(), key=lambda item: -item[1])]
-    return "\n".join(lines)
-
-
-def _run_text(facts: dict[str, Any]) -> str:
-    lines = [counts_text(facts), ""]
-    lines += [f"  unreadable: {visible(problem['file'])}: {visible(problem['reason'])}" for problem in facts["problems"]]
-    lines += [f"  note     {visible(remark, 400)}" for remark in facts["remarks"]]
-    lines += [f"  dataset  {facts['dataset']}", f"  report   {facts['report']}"]
-    if facts["exit_code"] == 3:
-        lines.append(
-            "  exit code 3: more was set aside than ingest.quarantine_max allows, a whole file could not be read, or a note above says that too much was removed; "
-            "the dataset is written without it"
-        )
-    return "\n".join(lines)
-
-
-def visible(text: Any, most: int = 160) -> str:
-    """Text of a document made safe for a terminal: control and direction marks shown, length cut."""
-    from curate.report.visible import visible as shown
-
-    return shown(str(text), most)
-
-
-def explain_text(item: dict[str, Any]) -> str:
-    lines = [
-        f"{item['row_id']}  at {item['at']}",
-        f"  from       {visible(item['source'])}, {visible(item['file'])}:{item['line']}"
-        + (f", id {visible(item['source_id'], 60)}" if item["source_id"] is not None else ""),
-        f"  fate       {item['fate']}" + (f" by {item['step']}: {item['rule']}" if item["step"] else ""),
-    ]
-    for verdict in item["verdicts"]:
-        held = (
-            f"  ({verdict['value']:g} against {verdict['threshold']:g})"
-            if verdict["value"] is not None and verdict["threshold"] is not None
-            else ""
-        )
-        lines.append(f"  verdict    {verdict['step']}: {verdict['decision']} {verdict['rule']}{held}")
-    if item["twin_is"]:
-        twin = item["twin_is"]
-        similarity = f", similarity {item['similarity']:.3f}" if item["similarity"] is not None else ""
-        lines.append(f"  survivor   {twin['row_id']} at {visible(twin['file'])}:{twin['line']}{similarity}")
-        lines.append(f"             {visible(twin['text'])}")
-    if item["lineage"].get("origin"):
-        lineage = item["lineage"]
-        lines.append(
-            f"  made by    {lineage['origin']} ({visible(lineage['generator'])}), from {', '.join(lineage['parents'] or [])}, depth {lineage['depth']}"
-        )
-    for child in item["children"]:
-        lines.append(f"  child      {child['row_id']} ({child['origin']}): {child['fate']}")
-    shown = [
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={visible(value, 40)}"
-        for name, value in item["scores"].items()
-        if value is not None
-    ]
-    if shown:
-        lines.append("  scores     " + ", ".join(shown))
-    for name, text in item["text"].items():
-        if text is not None and name != "messages" and not (name == "text" and item["text"]["prompt"] is not None):
-            lines.append(f"  {name:<10} {visible(text, 300)}")
-    return "\n".join(lines)
-
-
-def _drop_line(row: dict[str, Any]) -> str:
-    held = f" ({row['value']:g} against {row['threshold']:g})" if row["value"] is not None and row["threshold"] is not None else ""
-    text = row["prompt"] or row["text"] or ""
-    return f"{row['row_id'][:12]}  {visible(row['file'], 40)}:{row['line']}  {row['step']}: {row['rule']}{held}\n    {visible(text, 140)}"
 
 
 def _watch_signals() -> None:

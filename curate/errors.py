@@ -34,6 +34,12 @@ class UnreadableFile(CurateError):
     exit_code = 3
 
 
+class NeedsDecision(CurateError):
+    """Drift, a large recompute or most files gone: the user has to say yes (`--accept`) before the next version is published."""
+
+    exit_code = 4
+
+
 class Locked(CurateError):
     """Another run holds the lock of this run folder."""
 

@@ -21,7 +21,7 @@ from curate.store import read_json, write_text
 
 PACKAGE = Path(__file__).parent
 # Changing how shards are scheduled, recorded or shown changes no value in them.
-REMEMBERED = 1  # raise it when `_parse` or SPINE changes
+REMEMBERED = 2  # raise it when `_parse` or SPINE changes
 SPINE = {
     "dataset",
     "stage",
@@ -37,6 +37,7 @@ SPINE = {
     "pipeline",
     "work",
     "stopping",
+    "versions",
 }
 
 
@@ -79,6 +80,13 @@ def versions() -> dict[str, str]:
     """Versions of what a run computes with, for run.json."""
     names = ("curate", "pyarrow", "numpy", "torch", "transformers", "tokenizers", "ray", "faiss-cpu", "scikit-learn", "scipy")
     return {"python": ".".join(map(str, sys.version_info[:3])), **{name: _version(name) for name in names}}
+
+
+@lru_cache
+def package_digest() -> str:
+    """SHA-256 over every file of this package, comments included."""
+    files = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".yaml", ".cpp", ".txt"))
+    return hashlib.sha256(b"".join(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes() for path in files)).hexdigest()
 
 
 _READ: dict[Path, str] = {}  # hash of the syntax tree of each of our own files when this process first looked

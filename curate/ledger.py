@@ -20,6 +20,9 @@ from curate.errors import InternalError, UserMistake
 from curate.stage import VERDICT
 from curate.store import Records, read_json
 
+# Columns of numbers that are no scores.
+NO_SCORES = {"line", "map_x", "map_y", "cluster", "kmeans_cluster", "depth", "position", "parent_at"}
+
 # Columns of a table of fates; "decision" is left out, the fate says it.
 FATE = [("fate", pa.string()), ("step", pa.string()), *((part.name, part.type) for part in VERDICT if part.name != "decision")]
 

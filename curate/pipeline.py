@@ -10,8 +10,8 @@ from typing import Any
 
 from curate import progress as shown
 from curate import recipe as recipes
-from curate.errors import CurateError, Damaged, Stopped, UserMistake
-from curate.store import RunLock, read_json, write_json, write_text
+from curate.errors import CurateError, Damaged, NeedsDecision, Stopped, UserMistake
+from curate.store import ASIDE, RunLock, disk_errors, read_json, remove_asides, write_json, write_text
 
 FORMAT = 1  # of a run folder
 
@@ -28,8 +28,15 @@ def execute(
     num_gpus: int | None = None,
     shard_timeout: float | None = None,
     progress: bool = False,
+    refresh: bool = False,
+    accept: bool = False,
+    refit: bool = False,
 ) -> dict[str, Any]:
-    """Run a recipe file in its folder; the facts of the run, with `exit_code`. Raises CurateError."""
+    """Run a recipe file in its folder; the facts of the run, with `exit_code`. Raises CurateError.
+
+    refresh        follow the version that the folder has: models stay as they are, survivors and published rows come first
+    accept, refit  of a refresh: do what it would ask about; fit the models anew
+    """
     started = time.perf_counter()
     recipe = recipes.load(Path(recipe_path), changes)
     folder = Path(run_dir) if run_dir else Path("runs") / Path(recipe_path).stem
@@ -51,29 +58,48 @@ def execute(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserMistake(f"cannot make the run folder {folder}: {error.strerror}; give another with --run-dir") from None
-    with RunLock(folder):
+    with disk_errors(folder), RunLock(folder) as lock:
+        from curate.refresh.mode import STATE, Refreshing
+        from curate.refresh.telling import Drifted
         from curate.runs import Run
 
         gc.freeze()  # what is imported stays
         gc.enable()
 
-        facts = read_json(folder / "run.json") or {}
+        if lock.unclean or any(ASIDE.fullmatch(path.name) for path in folder.glob(".*")):
+            remove_asides(folder)
+        facts = read_json(folder / "run.json", checked=False) or {}
         if facts.get("format", FORMAT) > FORMAT:
             raise UserMistake(
                 f"{folder} was written by a newer version of curate (format {facts['format']}): upgrade curate, or give another --run-dir"
             )
         watcher = shown.best() if progress else shown.Silent()
-        run = Run(folder, recipe, computer, watcher)
-        write_text(folder / "recipe.yaml", recipe.resolved())
+        followed = Refreshing(folder, recipe, accept, refit) if refresh else None
+        if not refresh:
+            (folder / STATE).unlink(missing_ok=True)  # a run fits and decides by itself; the next refresh follows it
+        run = Run(folder, recipe, computer, watcher, followed)
+        write_text(folder / "recipe.yaml", recipe.resolved)
         if not facts:  # so that `status` knows the folder even if the run is killed before its first end
             _write_facts(run, "running", 0.0, None)
         try:
-            recipe.pipeline(run, recipe)
+            try:
+                recipe.pipeline(run, recipe)
+            except Drifted as drifted:
+                assert followed is not None
+                watcher.note("refresh", f"drift: {drifted}; models are fitted anew")
+                followed.refit()
+                run = Run(folder, recipe, computer, watcher, followed)
+                recipe.pipeline(run, recipe)
             return finish(run, time.perf_counter() - started)
         except CurateError as error:
             if isinstance(error, Damaged):
                 Path(error.args[0]).unlink(missing_ok=True)  # what is missing is computed again
-            _write_facts(run, "stopped" if isinstance(error, Stopped) else "failed", time.perf_counter() - started, None)
+            _write_facts(
+                run,
+                {Stopped: "stopped", NeedsDecision: "waits for a decision"}.get(type(error), "failed"),
+                time.perf_counter() - started,
+                None,
+            )
             raise
         finally:
             watcher.close()
@@ -115,7 +141,35 @@ def finish(run: Any, seconds: float) -> dict[str, Any]:
         "executed": sum(step.executed for step in run.facts.values()),
         "seconds": round(seconds, 3),
         "exit_code": exit_code,
+        **({"refresh": _of_refresh(run)} if run.refresh else {}),
     }
+
+
+def _of_refresh(run: Any) -> dict[str, Any]:
+    """What a refresh has come to: the version that is published now, which files and rows made it."""
+    from curate.refresh.changes import counted
+    from curate.versions import Versions
+
+    versions = Versions(run.folder)
+    number = versions.current()
+    made = bool(run.facts["publish"].executed)
+    record = versions.record(number) or {}
+    changes = versions.changes(number) if number and made and versions.changes_file(number).exists() else None
+    files = run.refresh.state["files"] if made else {}
+    latest = versions.numbers()[-1]
+    said = (
+        "published"
+        if made
+        else "nothing has changed"
+        if number == latest
+        else f"version {latest} was withdrawn, and nothing has changed since"
+    )
+    return {
+        "version": number, "after": record.get("base"), "changed": made, "said": said, "files": {kind: names for kind, names in files.items() if names},
+        "entered": counted(changes, "entered") if changes is not None else {}, "left": counted(changes, "left") if changes is not None else {},
+        "changes": str(versions.pointer / "CHANGES.md"), "models": {name: facts.fitted for name, facts in run.facts.items() if facts.fitted and facts.fit_makes == "model"},
+        "removed_versions": versions.keep_last(run.refresh.settings.keep_versions),
+    }  # fmt: skip
 
 
 def _write_facts(run: Any, state: str, seconds: float, counts: dict[str, Any] | None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 
@@ -145,6 +146,20 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m {rest:02d}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60:02d}m"
+
+
+def every_few_seconds(every: float = 5.0) -> Callable[[Callable[[], str]], None]:
+    """A function that writes a line to stderr, but not more often than that."""
+    said = time.monotonic()
+
+    def say(line: Callable[[], str]) -> None:
+        nonlocal said
+        if time.monotonic() - said >= every:
+            said = time.monotonic()
+            sys.stderr.write(line() + "\n")
+            sys.stderr.flush()
+
+    return say
 
 
 def best() -> Silent:

@@ -16,6 +16,7 @@ import importlib
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from pydantic import BaseModel, ValidationError
 
 from curate.errors import UserMistake
 from curate.fingerprint import PACKAGE, load_module
+from curate.refresh.settings import Refresh
 from curate.stage import Stage
 
-RESERVED = ("pipeline", "seed", "threads", "sample", "pruned", "pair", "scorers", "scorer_path", "store")
+RESERVED = ("pipeline", "seed", "threads", "sample", "pruned", "pair", "scorers", "scorer_path", "store", "refresh")
 LARGEST_RECIPE = 1 << 20
 DEEPEST = 40
 
@@ -49,6 +51,7 @@ class Recipe:
     pruned: Any = None
     scorers: tuple[str, ...] = ()
     store: str | None = None
+    refresh: Refresh = field(default_factory=Refresh)
     written: dict[str, Any] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
@@ -107,6 +110,7 @@ class Recipe:
             return self.pruned
         return str(run.fit("pruned", self.pruned, *inputs) / "model")
 
+    @cached_property
     def resolved(self) -> str:
         """The recipe with every default written out, as YAML."""
         import io
@@ -114,7 +118,7 @@ class Recipe:
         from ruamel.yaml import YAML
 
         out: dict[str, Any] = dict(self.written)
-        for name, stage in {**self.sections, "pruned": self.pruned}.items():
+        for name, stage in {**self.sections, "pruned": self.pruned, "refresh": self.refresh}.items():
             if isinstance(stage, BaseModel):
                 asked = out.get(name)
                 method = {"method": asked["method"]} if isinstance(asked, Mapping) and "method" in asked else {}
@@ -181,6 +185,7 @@ def _reserved(raw: Any, recipe: Recipe, problems: list[Problem]) -> dict[str, An
         "scorers": (list,),
         "scorer_path": (str,),
         "store": (str,),
+        "refresh": (Mapping,),
     }
     found: dict[str, Any] = {}
     for key, types in kinds.items():
@@ -211,6 +216,8 @@ def _reserved(raw: Any, recipe: Recipe, problems: list[Problem]) -> dict[str, An
             recipe.pruned = found["pruned"]
         else:
             recipe.pruned = _section("pruned", "prune.depth", found["pruned"], raw, recipe.seed, None, problems)
+    if "refresh" in found:
+        recipe.refresh = _validated("refresh", Refresh, found["refresh"], dict(found["refresh"]), raw, problems) or Refresh()
     return found
 
 
@@ -234,6 +241,11 @@ def _section(name: str, target: str, section: Any, raw: Any, seed: int, scorer_p
         settings.setdefault("pair", raw["pair"])
     if "pruned" in cls.model_fields and "pruned" not in settings and raw.get("pruned"):
         settings["pruned"] = "the copy that `pruned` makes"  # the pipeline puts its folder here once there is one
+    return _validated(name, cls, section, settings, raw, problems)
+
+
+def _validated(name: str, cls: Any, section: Any, settings: dict[str, Any], raw: Any, problems: list[Problem]) -> Any:
+    """The settings object, or None with its problems added to the list."""
     try:
         return cls.model_validate(_plain(settings))
     except ValidationError as invalid:

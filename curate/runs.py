@@ -10,22 +10,28 @@ else. The first input says which shards; the others bring columns for them.
 from __future__ import annotations
 
 import importlib
+import json
 import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import fingerprint, ledger, models
-from curate.dataset import Dataset, Shard, column_types, columns_of, read_columns
+from curate.dataset import CANONICAL, LINEAGE, Dataset, Shard, column_types, columns_of, read_columns
 from curate.engine import limit_threads
 from curate.errors import InternalError, UserMistake
+from curate.refresh import anchors
+from curate.refresh.before import Before
+from curate.refresh.compare import clusters_of
+from curate.refresh.mode import BEFORE, Refreshing, Scanned, inputs_of
+from curate.refresh.telling import tell
 from curate.stage import Resources, Stage
 from curate.stopping import check_stop
 from curate.store import (
@@ -40,10 +46,13 @@ from curate.store import (
     read_json,
     same_files,
     sha256_file,
-    sync,
     write_json,
 )
+from curate.versions import Versions
 from curate.work import FileJob, FileTask, Job, Task, compute, hidden_rows, hides, hiding_columns, ingest_file
+
+if TYPE_CHECKING:
+    from curate.ingest.find import SourceFile
 
 
 @dataclass
@@ -60,12 +69,22 @@ class StepFacts:
     reused: int = 0
     generated: int = 0
     seconds: float = 0.0
-    fitted: str = ""  # "", "fitted" or "reused"
+    fitted: str = ""  # "", "fitted", "reused", or "frozen": kept by a refresh although rows have changed
+    fit_makes: str = "model"
     generates: bool = False
     models: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)  # what a fit has to say to the user: `remarks` of its info.json
     alarm: bool = False  # whether one of them is a reason to end with exit code 3
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a fit has made: its folder, the hash of all of it, and its record's `files`."""
+
+    folder: Path
+    hash: str = ""
+    files: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
 class View:
@@ -116,15 +135,20 @@ class FitEngineOf:
 
 
 class Run:
-    """A run folder that is being written, under its lock. `recipe` is the checked recipe."""
+    """A run folder that is being written, under its lock. `recipe` is the checked recipe; `refresh` what a refresh knows beside it."""
 
-    def __init__(self, folder: Path, recipe: Any, engine: Any, progress: Any):
+    def __init__(self, folder: Path, recipe: Any, engine: Any, progress: Any, refresh: Refreshing | None = None):
+        self.refresh = refresh
         self.folder, self.recipe, self.engine, self.progress = folder.absolute(), recipe, engine, progress
         self.tmp = self.folder / "tmp"
         self.store = SharedStore(Path(recipe.store)) if recipe.store else None
         self.facts: dict[str, StepFacts] = {}
         self.touched: dict[str, set[str]] = {}
-        self.artifacts: dict[str, tuple[Path, str]] = {}
+        self.artifacts: dict[str, Artifact] = {}
+        self.lineage: dict[str, str] = {}  # of every column: by which steps it was made, whatever the rows
+        self.budgets: dict[str, dict[str, Any]] = {}  # of a step whose budget is a share: what that came to
+        self.scanned: list[Scanned] = []
+        self.looked_up: dict[tuple[str, ...], Dataset] = {}
         self.records: dict[str, Records] = {}
         self.decisions: list[str] = []  # steps with verdicts, in the pipeline's order
         self.verdicts: dict[str, Dataset] = {}
@@ -145,18 +169,20 @@ class Run:
         if not inputs:
             return self._ingest(name, stage)
         started = time.perf_counter()
-        stage = self._fill(stage)
-        joined = inputs[0].beside(*inputs[1:])
+        stage = self._fill(name, stage)
+        joined = self._with_before(name, stage, inputs[0].beside(*inputs[1:]))
         self._check_columns(name, stage, joined)
         facts = self._begin(name, stage)
-        artifact, artifact_hash = self._fit(name, stage, joined, facts) if stage.fits() else (self._folder(name) / "artifact", "")
-        identity = digest({**self._identity(name, stage), "artifact": artifact_hash})
+        described = self._identity(name, stage)
+        artifact = self._fit(name, stage, joined, facts, described) if stage.fits() else Artifact(self._folder(name) / "artifact")
+        identity = digest({**described, "artifact": artifact.hash})
         records = self._records(name)
         known = {record["fingerprint"]: record for record in records.by_shard.values()}
         tasks: list[Task] = []
         found: list[tuple[Task, Path, dict[str, Any]]] = []
+        again = 0  # shards that have not changed themselves
         for shard in joined.shards:
-            task = Task(shard, digest([identity, self._input_hashes(stage, shard, joined.kinds, stage.hidden_by)]))
+            task = Task(shard, self._fingerprint(identity, stage, artifact, shard, joined.kinds))
             self.touched[name].add(shard.name)
             record = records.by_shard.get(shard.name)
             if record and record["fingerprint"] == task.fingerprint and intact(self._file(name, stage, shard.name), record):
@@ -165,41 +191,106 @@ class Run:
                 found.append((task, *copy))
             else:
                 tasks.append(task)
+                again += record is not None and record.get("identity") != identity
+        if self.refresh and again and stage.fit_makes == "model" and not isinstance(stage, Before):
+            self._cross_test(name, stage, joined, artifact, records)
+            self._ask_before_running_again(name, again, records, {**described, "artifact": artifact.hash})
+        lineage = self._note_lineage(name, stage, described, artifact, records)
         # Only now: a copy committed earlier could lie over the file that the next shard is to be copied from.
         for task, attempt, entry in found:
-            self._commit(name, stage, task, {**entry, "attempt": str(attempt)}, records)
+            self._commit(name, stage, task, {**entry, "attempt": str(attempt), "identity": identity}, records)
         if tasks:
             self.progress.begin(name, len(joined.shards), sum(task.rows for task in tasks), len(joined.shards) - len(tasks))
-            for task, result in self.engine.map(compute, self._job(stage, artifact, joined.kinds), tasks, stage.resources()):
-                self._commit(name, stage, task, result, records)
+            for task, result in self.engine.map(compute, self._job(stage, artifact.folder, joined.kinds), tasks, stage.resources()):
+                self._commit(name, stage, task, {**result, "identity": identity}, records)
                 facts.executed += 1
                 self.progress.advance(task.rows)
         dataset = self._result(name, stage, joined, records)
         facts.shards, facts.rows, facts.reused = len(joined.shards), joined.rows, len(joined.shards) - facts.executed
         facts.generated = dataset.rows if stage.generates else 0
         facts.seconds += time.perf_counter() - started
-        records.merge(step=name, stage=facts.stage)
+        records.merge(step=name, stage=facts.stage, identity=_plain({**described, "artifact": artifact.hash}), lineage=lineage)
         self._check_rows(name, joined, dataset, stage)
         self.progress.end(name, facts)
         return dataset
 
     def fit(self, name: str, stage: Stage, *inputs: Dataset) -> Path:
         """Only fit: the folder of what a stage made from the whole corpus (a pruned model, for one)."""
-        stage = self._fill(stage)
+        stage = self._fill(name, stage)
         joined = inputs[0].beside(*inputs[1:])
         self._check_columns(name, stage, joined)
         started = time.perf_counter()
         facts = self._begin(name, stage)
-        folder, _ = self._fit(name, stage, joined, facts)
+        artifact = self._fit(name, stage, joined, facts, self._identity(name, stage))
         facts.seconds += time.perf_counter() - started
         self.progress.end(name, facts)
-        return folder
+        return artifact.folder
 
-    def _fill(self, stage: Stage) -> Stage:
-        """Settings that the run knows: where generated responses are kept."""
+    def _fill(self, name: str, stage: Stage) -> Stage:
+        """Settings that the run knows: where generated responses are kept; at a refresh what a budget was at first."""
         if "cache" in type(stage).model_fields and getattr(stage, "cache", "") is None:
-            return stage.but(cache=str(self.folder / "responses"))
+            stage = stage.but(cache=str(self.folder / "responses"))
+        budget = getattr(stage, "budget", None)
+        if isinstance(budget, float) and budget <= 1 and stage.fit_makes == "decision" and hasattr(stage, "unit"):
+            self.budgets[name] = {"asked": budget, "unit": stage.unit}
+            stage = self.refresh.filled(name, stage) if self.refresh else stage
         return stage
+
+    def _with_before(self, name: str, stage: Stage, joined: Dataset) -> Dataset:
+        """At a refresh, what the version before says about rows, for the stages that ask."""
+        if self.refresh is None or isinstance(stage, Before) or not BEFORE & set(stage.reads_if_present()):
+            return joined
+        before = self.refresh.before()
+        if before is None:
+            return joined
+        shards = tuple(shard.name for shard in joined.shards)
+        if shards not in self.looked_up:
+            self.looked_up[shards] = self.step("before", before, joined)
+        return joined.beside(self.looked_up[shards])
+
+    def _note_lineage(self, name: str, stage: Stage, described: Mapping[str, Any], artifact: Artifact, records: Records) -> dict[str, str]:
+        """By what the columns of a step were made. What a decision says of rows changes with the rows, not with what made it.
+
+        `of`: how they are made now; `as`: whose place that takes, another where an encoder passed the cross-test: models may go on with it.
+        """
+        made = digest([self._basis(stage, described), artifact.hash if stage.fit_makes == "model" else ""])
+        lineage, known = {"of": made, "as": made}, records.facts.get("lineage")
+        if self.refresh and known and (known["of"] == made or (self.refresh.encoder(name) or {}).get("compatible")):
+            lineage["as"] = known["as"]
+        if not stage.generates:
+            self.lineage |= {f"{name}.verdict" if column == "verdict" else column: lineage["as"] for column in stage.writes().names}
+        return lineage
+
+    def _cross_test(self, name: str, stage: Stage, joined: Dataset, artifact: Artifact, records: Records) -> None:
+        """Before stored vectors are made anew by a changed encoder: does it put texts where the old one did?"""
+        assert self.refresh is not None
+        if anchors.vector_column(stage) and self.refresh.encoder(name) is None:
+            self.progress.note(name, "cross-test of the changed encoder")
+            limit_threads(self.recipe.threads)
+            if found := anchors.cross_test(self.folder, name, stage, artifact.folder, joined.shards, records.by_shard):
+                self.refresh.note_encoder(name, found)
+
+    def _basis(self, stage: Stage, described: Mapping[str, Any]) -> str:
+        """What a model is made by, apart from the rows it was fitted on: its settings and code, and how the columns it reads were made."""
+        names = [name for name in (*stage.reads(), *stage.reads_if_present()) if name in self.lineage and not name.endswith(".verdict")]
+        return digest([described, {name: self.lineage[name] for name in names}])
+
+    def _fingerprint(self, identity: str, stage: Stage, artifact: Artifact, shard: Shard, kinds: Mapping[str, str]) -> str:
+        hashes = self._input_hashes(stage, shard, kinds, stage.hidden_by)
+        decided = artifact.files.get(f"{shard.name}.decision") if stage.fit_makes == "decision" else None
+        if decided:  # the columns are what the fit has decided about this shard; what it decided of others changes nothing here
+            return digest([type(stage).__name__, decided[:2], hashes["rows"], hashes["hidden"]])
+        return digest([identity, hashes])
+
+    def _ask_before_running_again(self, name: str, again: int, records: Records, described: Mapping[str, Any]) -> None:
+        assert self.refresh is not None
+        known = records.facts.get("identity") or {}
+        words = {"code": "our code", "artifact": "the model that was fitted for it", "libraries": "a library", "python": "Python"}
+        changed = [words.get(part, part) for part in described if known.get(part) != _plain(described[part])]
+        why = f"{', '.join(changed)} changed" if known and changed else "it is not known what changed"
+        if found := self.refresh.encoder(name):
+            why = f"{why}. {anchors.said(found)}"
+        self.refresh.ask_before_running_again(name, again, len(records.by_shard), why)
 
     def _begin(self, name: str, stage: Stage) -> StepFacts:
         if name not in self.facts:
@@ -207,7 +298,7 @@ class Run:
             self.facts[name] = StepFacts(name, type(stage).__name__, stage.verdict_kind, about, generates=stage.generates)
             self.touched[name] = set()
         facts = self.facts[name]
-        facts.models = list(stage.models())
+        facts.models, facts.fit_makes = list(stage.models()), stage.fit_makes
         facts.columns = [] if stage.generates else stage.writes().names
         return facts
 
@@ -265,35 +356,47 @@ class Run:
 
     # -- fitting -------------------------------------------------------------------------------------------------
 
-    def _fit(self, name: str, stage: Stage, joined: Dataset, facts: StepFacts) -> tuple[Path, str]:
-        """The artifact's folder and hash. A step called again in the same run applies what its first call fitted."""
+    def _fit(self, name: str, stage: Stage, joined: Dataset, facts: StepFacts, described: Mapping[str, Any]) -> Artifact:
+        """What a stage has fitted. A step called again in the same run applies what its first call fitted."""
         if name in self.artifacts:
             return self.artifacts[name]
         hidden_by = stage.hidden_by | stage.fit_hidden_by
         seen = {shard.name: self._input_hashes(stage, shard, joined.kinds, hidden_by) for shard in joined.shards}
-        wanted = digest([self._identity(name, stage), seen])
+        wanted, basis = digest([described, seen]), self._basis(stage, described)
         folder = self._folder(name)
         record = read_json(folder / "artifact.json")
-        target = folder / f"artifact-{wanted[:12]}"
-        if record and record["fingerprint"] == wanted and target.is_dir() and same_files(target, record["files"]):
-            facts.fitted = facts.fitted or "reused"
+        target = folder / f"artifact-{record['fingerprint'][:12] if record else ''}"
+        whole = bool(record) and target.is_dir() and same_files(target, record["files"])
+        frozen = whole and self.refresh and self.refresh.frozen and stage.fit_makes == "model" and record.get("basis") == basis
+        if whole and (record["fingerprint"] == wanted or frozen):
+            facts.fitted = facts.fitted or ("reused" if record["fingerprint"] == wanted else "frozen")
         else:
+            if (
+                self.refresh
+                and stage.fit_makes == "model"
+                and not (record and record["fingerprint"] == wanted)
+                and (known := len(self._records(name).by_shard))
+            ):
+                self._ask_before_running_again(name, known, self._records(name), {**described, "artifact": ""})
             self.progress.note(name, "fitting")
             attempt = self.tmp / f"fit-{secrets.token_hex(6)}"
             attempt.mkdir()
             limit_threads(self.recipe.threads)
             with disk_errors(attempt):
                 stage.fit(View(joined, stage), FitEngineOf(self, name, joined, stage), attempt)
-            record = {"fingerprint": wanted, "files": commit_folder(attempt, target)}
+            target = folder / f"artifact-{wanted[:12]}"
+            record = {"fingerprint": wanted, "basis": basis, "files": commit_folder(attempt, target)}
             write_json(folder / "artifact.json", record)
             facts.fitted = "fitted"
         info = read_json(target / "info.json") or {}
         facts.remarks, facts.alarm = info.get("remarks", []), info.get("alarm", False)
+        if name in self.budgets:
+            self.budgets[name]["amount"] = (read_json(target / "budget.json") or {}).get("budget")
         for old in folder.glob("artifact-*"):
             if old != target:
                 shutil.rmtree(old)
         # The fit's own fingerprint is left out: the same artifact from other inputs changes nothing downstream.
-        self.artifacts[name] = (target, digest({path: about[:2] for path, about in record["files"].items()}))
+        self.artifacts[name] = Artifact(target, digest({path: about[:2] for path, about in record["files"].items()}), record["files"])
         return self.artifacts[name]
 
     # -- committing ----------------------------------------------------------------------------------------------
@@ -354,43 +457,35 @@ class Run:
         facts = StepFacts(name, "Ingest", "other", "Reads the source files and cuts them into shards.")
         self.facts[name], self.touched[name] = facts, set()
         records = self._records(name)
-        stats = {record["path"]: record for record in records.by_shard.values()}
         by_fingerprint = {record["fingerprint"]: record for record in records.by_shard.values()}
         kept = {**settings.model_dump(mode="json", exclude={"path", "sources", "quarantine_max"}), **settings.identity()}
-        tasks: list[tuple[FileTask, dict[str, Any]]] = []
-        moved: list[tuple[FileTask, dict[str, Any], dict[str, Any]]] = []
-        order: list[str] = []
-        files = find_files(settings)
-        self.files = len(files)
-        for index, file in enumerate(files):
-            key = f"{index:05d}"
-            stat = _stat(file.path)
-            known = stats.get(file.path)
-            content = known["content"] if known and known["stat"] == stat and stat else _content(file.path)
-            task = FileTask(file, key, digest([FORMAT_VERSION, kept, file.source, file.name, content]))
-            order.append(key)
-            self.touched[name].add(key)
+        self.lineage |= dict.fromkeys((*CANONICAL.names, *LINEAGE.names, *settings.keep), digest([FORMAT_VERSION, kept]))
+        self.scanned = self._scan(find_files(settings), kept, records)
+        self.files = len(self.scanned)
+        keys = [f"{index:05d}" for index in range(self.files)]
+        staying: list[str] = []
+        if self.refresh:
+            keys, staying = self.refresh.names(self.scanned, records.by_shard)
+            self.refresh.check_vanished()
+            staying = [key for key in staying if key in records.by_shard and self._still_there(records.by_shard[key])]
+        self.touched[name].update(keys, staying)
+        tasks: list[tuple[FileTask, Mapping[str, Any]]] = []
+        moved: list[tuple[FileTask, Mapping[str, Any], dict[str, Any]]] = []
+        for key, item in zip(keys, self.scanned, strict=True):
+            task = FileTask(item.file, key, item.fingerprint)
             record = by_fingerprint.get(task.fingerprint)
-            about = {
-                "path": file.path,
-                "stat": stat,
-                "content": content,
-                "name": file.name,
-                "source": file.source,
-                "priority": file.priority,
-            }
             if record and self._still_there(record):
                 facts.reused += 1
                 if record["shard"] != key:  # the file's place in the order changed: same shards under new names
-                    moved.append((task, about, self._copied(record)))
-                elif any(record[field] != value for field, value in about.items()):
-                    records.add({**record, **about})
+                    moved.append((task, item.about, self._copied(record)))
+                elif any(record[field] != value for field, value in item.about.items()):
+                    records.add({**record, **item.about})
             else:
-                tasks.append((task, about))
+                tasks.append((task, item.about))
         for task, about, result in moved:
             self._commit_file(task, result, about, records)
         if tasks:
-            self.progress.begin(name, len(files), 0, facts.reused)
+            self.progress.begin(name, self.files, 0, facts.reused)
             abouts = {task.shard: about for task, about in tasks}
             job = FileJob(settings, str(self.tmp))
             for task, result in self.engine.map(ingest_file, job, [task for task, _ in tasks], Resources(memory=2 << 30)):
@@ -398,7 +493,7 @@ class Run:
                 facts.executed += 1
                 self.progress.advance(sum(shard["rows"] for shard in result["shards"]))
         shards = []
-        for key in order:
+        for key in sorted([*keys, *staying]):
             record = records.by_shard[key]
             self.mended.update(record["mended"])
             if "problem" in record:
@@ -413,9 +508,30 @@ class Run:
         records.merge(step=name, stage="Ingest")
         self.progress.end(name, facts)
         mistakes = [problem for problem in self.problems if problem["mistake"] == "1"]
-        if mistakes and len(mistakes) == len(files):
+        if mistakes and len(mistakes) == self.files:
             raise UserMistake("\n".join(problem["reason"] for problem in mistakes))
         return dataset
+
+    def _scan(self, files: Sequence[SourceFile], settings: Mapping[str, Any], records: Records) -> list[Scanned]:
+        """What every source file holds now; a file whose size, time and inode are those of its record is not read for that."""
+        from curate.ingest.files import FORMAT_VERSION
+
+        stats = {record["path"]: record for record in records.by_shard.values()}
+        found = []
+        for file in files:
+            stat = _stat(file.path)
+            known = stats.get(file.path)
+            content = known["content"] if known and known["stat"] == stat and stat else _content(file.path)
+            about = {
+                "path": file.path,
+                "stat": stat,
+                "content": content,
+                "name": file.name,
+                "source": file.source,
+                "priority": file.priority,
+            }
+            found.append(Scanned(file, about, digest([FORMAT_VERSION, settings, file.source, file.name, content])))
+        return found
 
     def _corpus_files(self, record: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
         return [(self.folder / f"corpus/{record['shard']}-{part:04d}.parquet", shard) for part, shard in enumerate(record["shards"])]
@@ -432,7 +548,7 @@ class Run:
             copies.append({**shard, "attempt": str(attempt)})
         return {**record, "shards": copies}
 
-    def _commit_file(self, task: FileTask, result: dict[str, Any], about: dict[str, Any], records: Records) -> None:
+    def _commit_file(self, task: FileTask, result: dict[str, Any], about: Mapping[str, Any], records: Records) -> None:
         shards = []
         for part, shard in enumerate(result["shards"]):
             final = self.folder / f"corpus/{task.shard}-{part:04d}.parquet"
@@ -457,32 +573,40 @@ class Run:
                 [(shard.name, self._input_hashes(stage, shard, joined.kinds, stage.hidden_by)) for shard in joined.shards],
             ]
         )
-        versions = self.folder / "versions"
-        versions.mkdir(exist_ok=True)
-        numbers = sorted(int(path.stem) for path in versions.glob("*.json"))
-        last = read_json(versions / f"{numbers[-1]}.json") if numbers else None
-        if last and last["fingerprint"] == wanted and same_files(versions / str(numbers[-1]), last["files"]):
-            number, facts.reused = numbers[-1], 1
+        versions = Versions(self.folder)
+        versions.folder.mkdir(exist_ok=True)
+        numbers = versions.numbers()
+        number = numbers[-1] if numbers else 0
+        last = versions.record(number)
+        if last and last["fingerprint"] == wanted and same_files(versions.place(number), last["files"]):
+            facts.reused = 1
         else:
-            number, facts.executed = (numbers[-1] if numbers else 0) + 1, 1
+            if not numbers or (last and last["fingerprint"] != wanted):  # else this version is damaged, and written again
+                number += 1
+            base = versions.current() if versions.current() != number else max((known for known in numbers if known < number), default=None)
             self.progress.note("publish", "writing")
             attempt = self.tmp / f"publish-{secrets.token_hex(6)}"
             attempt.mkdir()
             with disk_errors(attempt):
+                # The story first: drift may end the refresh here, with version `base` still the published one.
+                told = tell(self, joined, versions, number, base, attempt)
                 described = stage.but(about=self._about(number))
                 described.fit(View(joined, stage), FitEngineOf(self, "publish", joined, stage), attempt)
-            files = commit_folder(attempt, versions / str(number))
-            write_json(versions / f"{number}.json", {"fingerprint": wanted, "files": files})
-        pointer = self.folder / "dataset"
-        if not pointer.is_symlink() or pointer.readlink() != Path(f"versions/{number}"):
-            aside = self.folder / f".dataset.{secrets.token_hex(4)}"
-            aside.symlink_to(f"versions/{number}")
-            aside.replace(pointer)
-            sync(self.folder)
+            last = {"fingerprint": wanted, "inputs": inputs_of(self.scanned, self.recipe), "budgets": self.budgets, **told}
+            last |= {"after": self.refresh.state["base"] if self.refresh else None, "recipe": self.recipe.resolved}
+            last |= {"clusters": clusters_of(self.folder)}
+            last |= {"next": self.refresh.state["next"] if self.refresh else self.files}
+            last["sources"] = (
+                self.refresh.sources(self.scanned) if self.refresh else [[*item.name, item.fingerprint] for item in self.scanned]
+            )
+            write_json(versions.folder / f"{number}.json", {**last, "files": commit_folder(attempt, versions.place(number))})
+            facts.executed = 1
+        if not last.get("withdrawn"):
+            versions.point(number)
         facts.shards, facts.rows = len(joined.shards), joined.rows
         facts.seconds += time.perf_counter() - started
         self.progress.end("publish", facts)
-        return pointer
+        return versions.pointer
 
     def _about(self, version: int) -> dict[str, Any]:
         """What the card says about a version; no clock time."""
@@ -498,7 +622,7 @@ class Run:
             "tokens_kept": counts.tokens_kept,
             "token_unit": self.recipe.token_unit(),
             "pipeline": getattr(self.recipe.pipeline, "__name__", ""),
-            "digest": digest(self.recipe.resolved()),
+            "digest": digest(self.recipe.resolved),
             "sources": counts.sources,
             "models": {Path(model).name if Path(model).is_absolute() else model: models.identity(model) for model in models_used},
             "libraries": fingerprint.versions(),
@@ -523,6 +647,11 @@ class Run:
             if path.name not in corpus:
                 path.unlink()
         self._clear_tmp()
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from a JSON file."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _stat(path: str) -> list[int] | None:

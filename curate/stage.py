@@ -126,6 +126,9 @@ class Stage(BaseModel):
     fit_hidden_by: ClassVar[frozenset[str]] = frozenset()
     # What this stage's own verdicts mean to later stages: "duplicate", "sample" or "other".
     verdict_kind: ClassVar[str] = "other"
+    # What `fit` makes: a "model", which applies to rows it has not seen and is frozen by a refresh; or a "decision" about the rows it saw,
+    # remade whenever they change.
+    fit_makes: ClassVar[str] = "model"
     # True: the function returns new rows (a generator), not columns for the rows it was given.
     generates: ClassVar[bool] = False
     # Distributions whose version belongs to the result, by their names on the package index.

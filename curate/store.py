@@ -10,21 +10,48 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from curate.errors import DiskFull, InternalError, Locked
 
+ASIDE = re.compile(r"\..+\.[0-9a-f]{8}")  # what an atomic write is called before it is whole
+CHECK = "_check"  # key of a JSON mapping's own checksum
+
 
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashed(path: Path) -> tuple[str, str]:
+    """(SHA-256 of a file, CRC-32 of each of its blocks as hex digits): the first finds harm, the second says where (`bad_byte.py`)."""
+    size = block_size(path.stat().st_size)
+    whole, blocks = hashlib.sha256(), []
+    with path.open("rb") as file:
+        while block := file.read(size):
+            whole.update(block)
+            blocks.append(f"{zlib.crc32(block):08x}")
+    return whole.hexdigest(), "".join(blocks)
+
+
+def noted(path: Path) -> list[Any]:
+    """What a record says of a file beside a table: SHA-256, bytes, mtime, blocks."""
+    sha256, blocks = hashed(path)
+    return [sha256, path.stat().st_size, path.stat().st_mtime_ns, blocks]
+
+
+def block_size(size: int) -> int:
+    """Bytes of a block in a file of `size` bytes: at most 64 blocks, of 4 KiB or more."""
+    return max(4096, 1 << max(size - 1, 0).bit_length() - 6 if size > 1 << 6 else 0)
 
 
 def digest(value: Any) -> str:
@@ -57,30 +84,59 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write aside, sync, rename, sync the folder."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with disk_errors(path):
+    """Write aside, sync, rename, sync the folder. A mapping gets a `check`, by which harm to it is found."""
+    _write_lines(path, [json.dumps(_checked(value), indent=1, sort_keys=True)])
+
+
+def _checked(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    plain = json.loads(json.dumps(value))  # as it will come back
+    return {**plain, CHECK: digest(plain)[:16]}
+
+
+def _unchecked(value: Any) -> Any:
+    """Back from `_checked`; None where the value is not the one that was written."""
+    if not isinstance(value, dict) or CHECK not in value:
+        return value
+    check = value.pop(CHECK)
+    return value if digest(value)[:16] == check else None
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with disk_errors(path), aside_of(path) as aside:
         with aside.open("w") as file:
-            json.dump(value, file, indent=1, sort_keys=True)
-            file.write("\n")
+            for line in lines:
+                file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
         sync(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
+@contextmanager
+def aside_of(path: Path) -> Iterator[Path]:
+    """A name beside a file under which its next content is written; nothing is left there where that fails."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with disk_errors(path):
+    try:
+        yield aside
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    with disk_errors(path), aside_of(path) as aside:
         aside.write_text(text, encoding="utf-8")
         sync(aside)
         aside.replace(path)
 
 
-def read_json(path: Path) -> Any:
-    """The value, or None where there is no such file or it is damaged (it will then be made again)."""
+def read_json(path: Path, checked: bool = True) -> Any:
+    """The value, or None where there is no such file or it is damaged (it will then be made again). checked=False: whatever JSON is there."""
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
+        return _unchecked(value) if checked else value
     except (FileNotFoundError, ValueError):
         return None
 
@@ -99,13 +155,13 @@ def commit(attempt: Path, final: Path, expected: str) -> None:
 
 
 def commit_folder(attempt: Path, target: Path) -> dict[str, list[Any]]:
-    """Put a folder that a fit wrote under its final name; each file's SHA-256, bytes and mtime, for its record."""
+    """Put a folder that a fit wrote under its final name; each file's SHA-256, bytes, mtime and blocks, for its record."""
     files = {}
     with disk_errors(target):
         for path in sorted(attempt.rglob("*")):
             if path.is_file():
                 sync(path)
-                files[path.relative_to(attempt).as_posix()] = [sha256_file(path), path.stat().st_size, path.stat().st_mtime_ns]
+                files[path.relative_to(attempt).as_posix()] = noted(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)  # left by a kill between the rename and the record
         attempt.replace(target)
@@ -120,7 +176,7 @@ def intact(path: Path, record: Mapping[str, Any]) -> bool:
 
 def same_files(folder: Path, files: Mapping[str, list[Any]]) -> bool:
     """The same for every file of a committed folder."""
-    return all(_same(folder / name, *about) for name, about in files.items())
+    return all(_same(folder / name, *about[:3]) for name, about in files.items())
 
 
 def _same(path: Path, sha256: str, size: int, mtime: int | None) -> bool:
@@ -137,20 +193,49 @@ def attempt_name(folder: Path, fingerprint: str) -> Path:
 
 
 class Records:
-    """What has been committed for one step: one record per shard, merged into a manifest when the step ends."""
+    """What has been committed for one step: one record per shard, merged into a manifest when the step ends.
+
+    The manifest has a line for the step's facts and one for each record, each with its check: harm to a line costs that shard, no other.
+    """
 
     def __init__(self, folder: Path):
-        self.folder = folder
-        manifest = read_json(folder / "manifest.json") or {}
-        self.by_shard: dict[str, dict[str, Any]] = dict(manifest.get("records", {}))
+        self.folder, self.manifest = folder, folder / "manifest.jsonl"
+        self.facts: dict[str, Any] = {}
+        self.by_shard: dict[str, dict[str, Any]] = {}
+        self.damaged = 0  # lines and loose records that are not what was written
         self.loose: set[Path] = set()
+        self._read_manifest()
         if folder.is_dir():
             for path in folder.glob("*.record"):
                 record = read_json(path)
                 if record is not None:
                     self.by_shard[record["shard"]] = record
-                    self.loose.add(path)
-        self.dirty = bool(self.loose)
+                else:
+                    self.damaged += 1
+                self.loose.add(path)
+        self.dirty = bool(self.loose or self.damaged)
+
+    def _read_manifest(self) -> None:
+        try:
+            lines = self.manifest.read_bytes().splitlines()
+        except FileNotFoundError:  # of a run made before manifests had lines
+            old = read_json(self.folder / "manifest.json") or {}
+            self.by_shard = dict(old.get("records", {}))
+            self.facts = {name: value for name, value in old.items() if name != "records"}
+            return
+        for number, line in enumerate(lines):
+            try:
+                value = _unchecked(json.loads(line))
+            except ValueError:
+                value = None
+            if not isinstance(value, dict):
+                self.damaged += 1
+            elif number == 0 and "records" in value:
+                self.facts = value
+            else:
+                self.by_shard[value["shard"]] = value
+        there = len(self.by_shard) + self.damaged
+        self.damaged += max(0, self.facts.pop("records", there) - there)  # cut at the end
 
     def add(self, record: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -165,14 +250,24 @@ class Records:
 
     def merge(self, **facts: Any) -> None:
         """Write the manifest, then drop the single records: readers take the manifest first."""
-        if not self.dirty and (self.folder / "manifest.json").exists():
+        if not self.dirty and self.manifest.exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "manifest.json", {**facts, "records": self.by_shard})
+        self.facts |= facts
+        values = [{**self.facts, "records": len(self.by_shard)}, *(self.by_shard[shard] for shard in sorted(self.by_shard))]
+        _write_lines(self.manifest, (json.dumps(_checked(value), sort_keys=True) for value in values))
+        (self.folder / "manifest.json").unlink(missing_ok=True)
         for path in self.loose:
             path.unlink(missing_ok=True)
         self.loose.clear()
-        self.dirty = False
+        self.dirty, self.damaged = False, 0
+
+
+def remove_asides(folder: Path) -> None:
+    """Remove what a killed process has left of atomic writes, wherever in the folder."""
+    for path in folder.rglob(".*"):
+        if ASIDE.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 class RunLock:
@@ -185,6 +280,7 @@ class RunLock:
     def __enter__(self) -> RunLock:
         from filelock import FileLock, Timeout
 
+        self.unclean = self.holder.exists()  # whoever held it last did not come to its end
         self.lock = FileLock(self.path)
         try:
             self.lock.acquire(timeout=0)

@@ -25,7 +25,7 @@ from curate.dataset import Shard, column_hash, read_columns, write_table
 from curate.engine import limit_threads
 from curate.errors import CurateError, InternalError, UnreadableFile, UserMistake
 from curate.stage import VERDICT, Stage, TableFunction
-from curate.store import attempt_name, digest, disk_errors, sha256_file
+from curate.store import attempt_name, digest, disk_errors, hashed
 
 USER = "curate_user"  # prefix of the module names of users' files
 # Above this many failing rows in one shard the stage is at fault, not the data.
@@ -231,9 +231,11 @@ def describe(table: pa.Table, attempt: Path) -> dict[str, Any]:
             for word in ("drop", "quarantine"):
                 mask = pc.fill_null(pc.equal(decision, word), False)
                 columns[name][word] = column_hash(mask) if pc.any(mask).as_py() else ""
+    sha256, blocks = hashed(attempt)
     return {
         "attempt": str(attempt),
-        "sha256": sha256_file(attempt),
+        "sha256": sha256,
+        "blocks": blocks,
         "bytes": attempt.stat().st_size,
         "rows": table.num_rows,
         "columns": columns,

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import curate
-from curate import cli
+from curate import said
 from curate.errors import CurateError
 from curate.ledger import Ledger, fates
 from pipelines import quickstart_corpus
@@ -34,7 +34,7 @@ def show(run: Ledger) -> None:
     """What was kept and why, where it is, and three rows explained."""
     counts = run.facts["counts"]
     print("\n3. What came out\n")
-    print(cli.counts_text(counts))
+    print(said.counts_text(counts))
     made: dict[str, int] = {}
     for step in run.facts["steps"]:
         if step["generates"]:
@@ -47,7 +47,7 @@ def show(run: Ledger) -> None:
     print("4. Three rows explained\n")
     for title, row in examples(run):
         print(f"$ curate explain {folder} {row['row_id'][:12]}        # {title}\n")
-        print(cli.explain_text(row) + "\n")
+        print(said.explain_text(row) + "\n")
 
 
 def examples(run: Ledger) -> list[tuple[str, dict]]:

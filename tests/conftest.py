@@ -64,7 +64,7 @@ class Project:
 
         checked = recipe.load(self.path)
         (self.folder / name).mkdir(exist_ok=True)
-        (self.folder / name / "recipe.yaml").write_text(checked.resolved())
+        (self.folder / name / "recipe.yaml").write_text(checked.resolved)
         run = Run(self.folder / name, checked, engine, Silent())
         checked.pipeline(run, checked)
         return finish(run, 0.0)

@@ -107,6 +107,10 @@ def test_help_lists_the_commands_there_are():
         "audit-filter",
         "audit-fairness",
         "calibrate-dedup",
+        "refresh",
+        "diff",
+        "verify",
+        "rollback",
     }
     text = in_fresh_process("from curate.cli import main; main(['--help'])")
     assert all(f"\n  {name} " in text for name in names)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from curate.store import Records
+
 pytestmark = pytest.mark.slow
 
 FILES = ("instruct_pool_t0.parquet", "instruct_pool_other.parquet")
@@ -44,15 +46,15 @@ def run(folder: Path, name: str, engine: str, workers: int | None = None) -> dic
     facts = execute(folder / "recipe.yaml", folder / name, engine, workers=workers)
     steps = json.loads((folder / name / "run.json").read_text())["steps"]
     assert {step["name"]: step["reused"] for step in steps if step["reused"]} == {}
-    records = [json.loads(path.read_text())["records"] for path in (folder / name / "stages").rglob("manifest.json")]
-    sources = {record.get("source", "executed") for manifest in records for record in manifest.values()}
+    places = [path.parent for path in (folder / name / "stages").rglob("manifest.jsonl")]
+    sources = {record.get("source", "executed") for place in places for record in Records(place).by_shard.values()}
     assert sources - {"other", "t0"} == {"executed"}
     assert sum(len(record["shards"]) for record in records_of(folder / name, "ingest")) == 8
     return facts
 
 
 def records_of(run_folder: Path, step: str) -> list[dict[str, Any]]:
-    return list(json.loads((run_folder / "stages" / step / "manifest.json").read_text())["records"].values())
+    return list(Records(run_folder / "stages" / step).by_shard.values())
 
 
 @pytest.fixture(scope="module")

@@ -330,7 +330,7 @@ def test_a_second_ctrl_c_stops_at_once(project):
     command = [sys.executable, "-m", "curate.cli", "run", str(project.path), "--run-dir", "run", "--engine", "inline"]
     process = subprocess.Popen(command, cwd=project.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (project.folder / "run" / "stages" / "tokens" / "manifest.json").exists():
+    while not (project.folder / "run" / "stages" / "tokens" / "manifest.jsonl").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.02)
     time.sleep(0.3)

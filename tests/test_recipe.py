@@ -170,10 +170,10 @@ def test_the_resolved_recipe_says_everything_and_gives_the_same_run(tmp_path):
         GOOD + "scorers: [heuristics]\nheuristics: {min_word_count: 3}\nselect: {where: {tokens: {min: 2}, source: {is: [data]}}}\n",
     )
     again = tmp_path / "again.yaml"
-    again.write_text(first.resolved())
+    again.write_text(first.resolved)
     second = recipe.load(again)
     assert second.sections == first.sections
-    assert "max_top_3gram" in first.resolved()
+    assert "max_top_3gram" in first.resolved
 
 
 def test_a_pipeline_and_a_scorer_of_ones_own(tmp_path):

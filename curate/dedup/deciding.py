@@ -1,6 +1,6 @@
 """What every stage that drops duplicates has in common: all rows in the order of survival, and verdicts that name the survivor.
 
-The survivor of rows that are the same is the one that comes first by: raw before generated, source priority, quality where a column is named, longer text,
+The survivor of rows that are the same is the one that comes first by: raw before generated, at a refresh survivors of the version before, source priority, quality where a column is named, longer text,
 age, then row_id, file, line.
 """
 
@@ -88,6 +88,7 @@ class Deciding(Stage):
     )
 
     verdict_kind: ClassVar[str] = "duplicate"
+    fit_makes: ClassVar[str] = "decision"
 
     def reads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(("shard", "row_id", "source", "file", "line", *viewed_columns(self.view), *self._ordering())))
@@ -96,7 +97,7 @@ class Deciding(Stage):
         return [name for name in (self.age, self.quality) if name]
 
     def reads_if_present(self) -> tuple[str, ...]:
-        return ("origin", "parent_at")
+        return ("origin", "parent_at", "survived_before")
 
     def writes(self) -> pa.Schema:
         return pa.schema([("verdict", VERDICT)])
@@ -208,7 +209,7 @@ class Corpus:
         for shard, table in inputs.tables():
             mine = signed.table(shard)
             self.shards.append((shard, table.num_rows))
-            tables.append(table.select(wanted))
+            tables.append(table.select([*wanted, *(["survived_before"] if "survived_before" in table.column_names else [])]))
             keys.append(_keys(mine["shingle_key"]))
             sizes.append(pc.list_value_length(mine["shingle_hashes"]).to_numpy().astype(np.int64))
             words.append(mine["shingle_words"].to_numpy())
@@ -283,6 +284,9 @@ def _rank(stage: Deciding, rows: pa.Table, raw: np.ndarray, length: np.ndarray) 
         "priority": pa.array(np.where(np.asarray(source.indices.is_null()), 0, priorities[at] if len(at) else 0)),
     }
     keys = [("raw", "ascending"), ("priority", "ascending")]
+    if "survived_before" in rows.column_names:  # of a refresh: what stayed yesterday is not dropped for what comes today
+        columns["before"] = rows["survived_before"].fill_null(0)
+        keys.insert(1, ("before", "descending"))
     if stage.quality:
         try:
             columns["quality"] = pc.cast(rows[stage.quality], pa.float64())

@@ -44,6 +44,7 @@ class Antidote(Stage):
     """
 
     generates: ClassVar[bool] = True
+    fit_makes: ClassVar[str] = "decision"
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "duplicate"})
     libraries: ClassVar[tuple[str, ...]] = ("ruamel.yaml",)
     unfingerprinted: ClassVar[frozenset[str]] = frozenset({"folder"})

@@ -40,6 +40,7 @@ class BatchGate(Stage):
     """
 
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "drop"})
+    fit_makes: ClassVar[str] = "decision"
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy", "numpy")
 
     blocks: tuple[Literal["opening", "distinct", "compressed", "spread", "separable"], ...] = ()

@@ -60,6 +60,16 @@ class ResponseCache:
             raise InternalError(f"stored response {path} is damaged: delete this file and run again") from None
         return Response(stored["text"], stored["finish"])
 
+    def damaged(self) -> list[str]:
+        """Paths, relative to the folder, of stored responses that are not what was stored."""
+        found = []
+        for path in sorted(self.folder.glob("??/*.json")) if self.folder else ():
+            try:
+                self.get(path.stem)
+            except InternalError:
+                found.append(path.relative_to(self.folder or path).as_posix())
+        return found
+
     def put(self, responses: Mapping[str, Response]) -> None:
         """Store responses that were made together; either all of them or none survive a kill.
 

@@ -71,6 +71,7 @@ class Rewrite(Stage):
     """
 
     generates: ClassVar[bool] = True
+    fit_makes: ClassVar[str] = "decision"
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "duplicate"})
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers")
     # backend and prompts come back in `identity`, without what only says where or how fast

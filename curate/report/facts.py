@@ -12,14 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.dataset import column_types, read_columns
-from curate.ledger import Ledger, fates, is_generated
+from curate.ledger import NO_SCORES, Ledger, fates, is_generated
 from curate.recover.outcome import ARMS, published_version, verdict
 from curate.report import generated as made_rows
 from curate.report import geometry, names, page
 from curate.report.rules import meaning
 from curate.store import digest, read_json, write_json, write_text
 
-NO_HISTOGRAM = {"line", "map_x", "map_y", "cluster", "kmeans_cluster", "depth", "position", "parent_at"}
 MOST_HISTOGRAMS = 14
 BINS = 24
 SAMPLES = 6
@@ -206,9 +205,7 @@ def _fairness(ledger: Ledger) -> page.Fairness | None:
 def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:
     fate = fates(ledger.folder, shard, ledger.decisions)
     kept = pc.equal(fate["fate"], "kept").to_numpy(zero_copy_only=False)
-    types = column_types(
-        ledger.folder, shard, [name for name in shard.columns if name not in NO_HISTOGRAM and not name.endswith(".verdict")]
-    )
+    types = column_types(ledger.folder, shard, [name for name in shard.columns if name not in NO_SCORES and not name.endswith(".verdict")])
     numeric = [name for name, kind in types.items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)]
     extra = [
         name

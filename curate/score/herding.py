@@ -38,6 +38,7 @@ class Herding(Stage):
     block: int = Field(2048, ge=2)
 
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "drop"})
+    fit_makes: ClassVar[str] = "decision"
     libraries: ClassVar[tuple[str, ...]] = ("numpy",)
 
     def reads(self) -> tuple[str, ...]:

@@ -59,12 +59,16 @@ class Budget(Stage):
         description="concepts: PASER's concept consistency graph, by the order of groups and rows; any_order: its order-free variant",
     )
     generated_max_share: float = Field(0.3, ge=0, le=1, description="largest share of the budget that generated rows may take")
+    keep_margin: float = Field(
+        0.0, ge=0, description="at a refresh: how much better than a published row, in units of `by`, another must be to take its place"
+    )
     replaces: tuple[str, ...] = Field((), description="origins whose published rows take the place of their source")
     nominate: bool = Field(False, description="write the column `nominated` instead of verdicts")
     seed: int = 0
 
     libraries = ("numpy",)
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "drop"})
+    fit_makes: ClassVar[str] = "decision"
 
     @model_validator(mode="after")
     def _consistent(self) -> Budget:
@@ -87,7 +91,7 @@ class Budget(Stage):
         return tuple(dict.fromkeys(("shard", "row_id", "file", "line", *cost, *text, *quota, *named)))
 
     def reads_if_present(self) -> tuple[str, ...]:
-        return ("origin", "parent_at", *(("nominated",) if not self.nominate else ()))
+        return ("origin", "parent_at", "published_before", *(("nominated",) if not self.nominate else ()))
 
     def writes(self) -> pa.Schema:
         spared = [("spared", pa.bool_())] if self.quota else []
@@ -187,6 +191,8 @@ class _Pool:
         add["share"](numbers(table, stage.share_by) if stage.share_by else np.empty(0))
         add["gain"](numbers(table, stage.gain_by) if stage.gain_by else np.empty(0))
         add["made"](made)
+        published = "published_before" in table.column_names
+        add["published"](np.asarray(table["published_before"].fill_null(False)) if published else np.zeros(rows, bool))
         add["first"](made | nominated)
         if stage.replaces and made.any():
             takes = np.flatnonzero(pc.is_in(origin, value_set=pa.array(stage.replaces, pa.string())))
@@ -208,8 +214,13 @@ class _Pool:
         names = names if self.stage.groups else [None] * bool(self.count)
         score = joined["score"]
         missing = np.isnan(score)
+        published = joined["published"].astype(bool)
+        ranked = np.where(missing, 0.0, score)
+        if self.stage.keep_margin:
+            ahead = published & ~missing
+            ranked[ahead] = [round(value + self.stage.keep_margin, PRECISION) for value in ranked[ahead].tolist()]
         keys = {
-            "later": ~joined["first"].astype(bool), "missing": missing, "score": -np.where(missing, 0.0, score),
+            "later": ~joined["first"].astype(bool), "missing": missing, "score": -ranked, "unpublished": ~published,
             "row_id": row_id, "file": in_order(self.codes["file"], joined["file"])[0], "line": pa.chunked_array(self.columns["line"], pa.int64()),
         }  # fmt: skip
         concepts, by_id = None, None
@@ -236,7 +247,7 @@ class _Pool:
         return source
 
 
-_ARRAYS = ("position", "cost", "score", "group", "file", "share", "gain", "made", "first")
+_ARRAYS = ("position", "cost", "score", "group", "file", "share", "gain", "made", "first", "published")
 _GATHERED = ("rows", "row_id", "line", "concept_counts", "concepts", *_ARRAYS)
 
 

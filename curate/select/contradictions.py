@@ -70,6 +70,7 @@ class Contradictions(Stage):
     libraries = ("numpy", "scipy", "scikit-learn")
 
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine"})
+    fit_makes: ClassVar[str] = "decision"
 
     def reads(self) -> tuple[str, ...]:
         return ("shard", "row_id", "file", "line", "prompt", "response")

@@ -38,6 +38,7 @@ class Matched(Stage):
 
     libraries = ("numpy", "scipy")
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine", "drop"})
+    fit_makes: ClassVar[str] = "decision"
     # `like` is part of `identity`, by its content.
     unfingerprinted: ClassVar[frozenset[str]] = frozenset({"like"})
 

@@ -1,0 +1,186 @@
+"""What a refresh knows beside the recipe: which version it follows, which shard names files keep, what is frozen and what needs a decision.
+
+Its state is RUN/refresh.json, written before any work: a refresh that was killed goes on from the same version with the same names, so that it
+comes to the same bytes. The state is made anew when the source files, the recipe, our code or a library have changed since; then the version that
+`dataset` points at is the one to follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curate import fingerprint
+from curate.errors import NeedsDecision, UserMistake
+from curate.refresh.before import COLUMNS, Before
+from curate.refresh.changes import Files
+from curate.refresh.settings import Refresh
+from curate.store import digest, read_json, sha256_file, write_json
+from curate.versions import Versions
+
+STATE = "refresh.json"
+MOST_KEYS = 100_000  # shard names have five digits for the file
+BEFORE = frozenset(COLUMNS.names)
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A source file as it is now; `fingerprint` is that of its shards."""
+
+    file: Any
+    about: Mapping[str, Any]
+    fingerprint: str
+
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.file.source, self.file.name
+
+
+def inputs_of(scanned: Sequence[Scanned], recipe: Any) -> str:
+    """Digest of everything that a version is made of: source files, recipe, our code and libraries."""
+    files = sorted((*item.name, item.fingerprint) for item in scanned)
+    return digest([files, recipe.resolved, fingerprint.package_digest(), fingerprint.versions()])
+
+
+class Refreshing:
+    """One refresh of a run folder."""
+
+    def __init__(self, folder: Path, recipe: Any, accept: bool = False, refit: bool = False):
+        self.folder, self.recipe, self.settings = folder, recipe, recipe.refresh or Refresh()
+        self.accept, self.asked_refit = accept, refit
+        self.versions = Versions(folder)
+        self.state: dict[str, Any] = {}
+        self.followed: dict[str, Any] = {}  # the record of the version that is followed
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def names(self, scanned: Sequence[Scanned], records: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+        """(shard name of every file, shard names of vanished files whose rows stay).
+
+        A file that has not changed keeps its name, so that nothing is copied and what models have stored of its shards stays true; a new or
+        changed one gets a name that was never used.
+        """
+        inputs = inputs_of(scanned, self.recipe)
+        old = read_json(self.folder / STATE) or {}
+        if old.get("inputs") == inputs and (old["refit"] or not self.asked_refit):
+            self.state = old
+            if self.accept and not old["accepted"]:
+                self._save(accepted=True)
+        else:
+            self._begin(inputs, old, scanned, records)
+        self.followed = self.versions.record(self.state["base"]) or {}
+        return [self.state["names"][item.fingerprint] for item in scanned], list(self.state["staying"])
+
+    def _begin(self, inputs: str, old: Mapping[str, Any], scanned: Sequence[Scanned], records: Mapping[str, Mapping[str, Any]]) -> None:
+        base = self.versions.current()
+        current = self.versions.record(base) or {}
+        if current.get("inputs") == inputs and not self.asked_refit:
+            base = current["after"]  # nothing has changed: come to the same rows by the same road
+        if base is not None and "beside" not in (self.versions.record(base) or {}):
+            base = None  # published before there were rows files: this refresh has nothing to follow
+        if base is not None and not self.versions.beside(base):
+            if not self.accept:
+                raise NeedsDecision(
+                    f"{self.versions.rows_file(base)} is damaged: without it this refresh does not know which rows were published in version {base}. "
+                    f"`curate verify {self.folder}` says more; `curate rollback` goes back to a version that is whole; --accept goes on without it"
+                )
+            base = None
+        names = {record["fingerprint"]: key for key, record in records.items()}
+        following = max([old.get("next", 0), current.get("next", 0), *(int(key) + 1 for key in records)])
+        for item in scanned:
+            if item.fingerprint not in names:
+                names[item.fingerprint] = f"{following:05d}"
+                following += 1
+        if following > MOST_KEYS:
+            raise UserMistake(f"{self.folder}: shard names are used up after {MOST_KEYS:,} files: `curate run` once, it names them anew")
+        was = {(source, name): mark for source, name, mark in (self.versions.record(base) or {}).get("sources", ())}
+        now = {item.name: item.fingerprint for item in scanned}
+        gone = [key for key in was if key not in now]
+        keep = self.settings.on_vanish == "keep"
+        staying = {key: names[was[key]] for key in gone if keep and was[key] in names}
+        self.state = {
+            "inputs": inputs, "base": base, "accepted": self.accept, "refit": self.asked_refit, "next": following, "encoders": {},
+            "names": {item.fingerprint: names[item.fingerprint] for item in scanned}, "staying": sorted(staying.values()),
+            "staying_sources": [[*key, was[key]] for key in staying],
+            "files": {
+                "new": [name for source, name in now if (source, name) not in was] if was else [],
+                "changed": [key[1] for key in now if was.get(key, now[key]) != now[key]],
+                "vanished": [key[1] for key in gone if key not in staying], "kept": [key[1] for key in staying],
+            },
+            "vanished": len(gone) / len(was) if was else 0.0,
+        }  # fmt: skip
+        self._save()
+
+    def check_vanished(self) -> None:
+        """Ask before most of a dataset leaves because a disk was not there."""
+        share = self.state["vanished"]
+        if share > self.settings.most_vanished and not self.state["accepted"] and self.settings.on_vanish == "drop":
+            names = self.state["files"]["vanished"]
+            raise NeedsDecision(
+                f"{share:.0%} of the source files have vanished since version {self.state['base']} ({', '.join(names[:3])} ...), above refresh.most_vanished: "
+                f"{self.settings.most_vanished:g}. If their rows are to leave, give --accept; if not, bring the files back, or set `refresh: {{on_vanish: keep}}`"
+            )
+
+    @property
+    def files(self) -> Files:
+        return Files(**{kind: tuple(names) for kind, names in self.state["files"].items()})
+
+    def sources(self, scanned: Sequence[Scanned]) -> list[list[str]]:
+        """What the version to come is made of: source, name, fingerprint."""
+        return [[*item.name, item.fingerprint] for item in scanned] + list(self.state["staying_sources"])
+
+    # -- the version before --------------------------------------------------------------------------------------
+
+    def before(self) -> Before | None:
+        """The stage that looks rows up in the version that is followed."""
+        if self.state["base"] is None:
+            return None
+        path = self.versions.rows_file(self.state["base"])
+        return Before(rows=str(path), digest=sha256_file(path))
+
+    def filled(self, name: str, stage: Any) -> Any:
+        """The stage with a budget that was given as a share set to the amount that it was at first."""
+        known = self.followed.get("budgets", {}).get(name)
+        if known and self.settings.budget == "same" and known["asked"] == stage.budget and known["unit"] == stage.unit:
+            return stage.but(budget=int(known["amount"]))
+        return stage
+
+    # -- what needs a decision -----------------------------------------------------------------------------------
+
+    @property
+    def frozen(self) -> bool:
+        """Whether models stay as they were fitted."""
+        return not self.state["refit"]
+
+    def refit(self) -> None:
+        self._save(refit=True)
+
+    def ask_before_running_again(self, step: str, shards: int, of: int, why: str) -> None:
+        """Stop with exit code 4 where a change of ours or of a model would run too many shards again."""
+        if self.state["accepted"] or self.state["refit"] or shards <= self.settings.most_recomputed * of:
+            return
+        raise NeedsDecision(
+            f"step '{step}' would run {shards:,} of {of:,} shards again that have not changed themselves: {why}. That is above refresh.most_recomputed: "
+            f"{self.settings.most_recomputed:g}. Version {self.state['base']} stays as it is; give --accept to do it, `curate plan` says what it costs"
+        )
+
+    def ask_about_drift(self, said: Sequence[str]) -> None:
+        """Stop with exit code 4, unless the drift was accepted."""
+        if not self.state["accepted"]:
+            raise NeedsDecision(
+                f"new rows have drifted: {'; '.join(said)}. Version {self.state['base']} stays the published one; everything new is computed and kept. "
+                "Give --accept to publish with the models as they are, or --refit to fit them anew"
+            )
+
+    def encoder(self, step: str) -> dict[str, Any] | None:
+        """What the cross-test of a changed encoder said, if there was one in this refresh."""
+        return self.state["encoders"].get(step)
+
+    def note_encoder(self, step: str, found: Mapping[str, Any]) -> None:
+        self._save(encoders={**self.state["encoders"], step: dict(found)})
+
+    def _save(self, **changes: Any) -> None:
+        self.state = {**self.state, **changes}
+        write_json(self.folder / STATE, self.state)
