@@ -132,6 +132,7 @@ def verify(
     from curate.ledger import open_run
     from curate.progress import every_few_seconds
     from curate.store import RunLock
+    from curate.verify import remove as remove_faults
     from curate.verify import verify as check
 
     open_run(run_folder)
@@ -144,9 +145,8 @@ def verify(
 
     with RunLock(run_folder):
         faults = list(check(run_folder, say))
-        for fault in faults if remove else ():
-            if fault.remove:
-                (run_folder / fault.at).unlink(missing_ok=True)
+        if remove:
+            remove_faults(run_folder, faults)
     lines = [f"damaged  {visible(fault.at)} {fault.what}{' (removed)' if remove and fault.remove else ''}" for fault in faults]
     lines.append(
         f"{read[0]:,} files, {read[1] / 1e6:,.1f} MB read: {len(faults) or 'nothing'} damaged, {'see above' if faults else 'the ledger balances'}"

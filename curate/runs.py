@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import secrets
 import shutil
 import time
@@ -646,6 +647,15 @@ class Run:
         for path in (self.folder / "corpus").glob("*.parquet"):
             if path.name not in corpus:
                 path.unlink()
+        # Steps that this run did not need: those inside of a fit that was reused, and those that the recipe has no more.
+        for place, _, files in os.walk(self.folder / "stages"):
+            name = Path(place).relative_to(self.folder / "stages").as_posix()
+            if "manifest.jsonl" in files and name not in self.records:
+                records = Records(Path(place))
+                for shard in [shard for shard in records.by_shard if f"{shard}.parquet" not in corpus]:
+                    records.forget(shard)
+                    Path(place, f"{shard}.parquet").unlink(missing_ok=True)
+                records.merge()
         self._clear_tmp()
 
 

@@ -5,7 +5,7 @@ What reads files in the course of a run trusts size and time, so that a run with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,22 @@ class Fault:
 
 def verify(folder: Path, say: Callable[[int, int], None] = lambda files, size: None) -> Iterator[Fault]:
     """What is wrong, file by file. `say` is told how many files and bytes were read so far. Nothing is changed."""
-    checked = _Checked(folder, say)
+    found = 0
+    for fault in _files(folder, _Checked(folder, say)):
+        found += 1
+        yield fault
+    if not found:  # else it would be counted from what is damaged
+        yield from _ledger(folder)
+
+
+def remove(folder: Path, faults: Iterable[Fault]) -> None:
+    """Remove what is damaged and can be made again; the next run does so."""
+    for fault in faults:
+        if fault.remove:
+            (folder / fault.at).unlink(missing_ok=True)
+
+
+def _files(folder: Path, checked: _Checked) -> Iterator[Fault]:
     yield from _steps(folder, checked)
     yield from _versions(folder, checked)
     for name in ("run.json", STATE):
@@ -42,7 +57,6 @@ def verify(folder: Path, say: Callable[[int, int], None] = lambda files, size: N
             yield Fault(name, "is not what was written", name == STATE)
     for key in ResponseCache(folder / "responses").damaged() if (folder / "responses").is_dir() else ():
         yield Fault(f"responses/{key}", "is not what was stored: once it is gone the row is asked again")
-    yield from _ledger(folder)
 
 
 class _Checked:
@@ -81,7 +95,9 @@ def _steps(folder: Path, checked: _Checked) -> Iterator[Fault]:
                     yield from checked.record(folder / f"corpus/{shard}-{part:04d}.parquet", about)
             else:
                 generated = folder / f"corpus/{shard}-{name}.parquet"
-                yield from checked.record(generated if generated.exists() else place / f"{shard}.parquet", record)
+                path = generated if generated.exists() else place / f"{shard}.parquet"
+                if path.exists() or "/" not in name:  # what is inside of a fit is made when it is needed
+                    yield from checked.record(path, record)
         if (place / "artifact.json").exists():
             record = read_json(place / "artifact.json")
             if record is None:

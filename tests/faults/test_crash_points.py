@@ -138,8 +138,9 @@ def _full_disk(start: Path, run, expected: dict[str, str], work: Path) -> Outcom
             outcome.wrong.append(f"operation {at}: not said as a full disk: {(work / 'log.txt').read_text()[-1500:]}")
         elif (code := in_fork(lambda folder=folder: run(folder), work / "log.txt")) != 0:  # type: ignore[misc]
             outcome.wrong.append(f"operation {at}: the recovery failed: {(work / 'log.txt').read_text()[-1500:]}")
-        elif state(folder) != expected:
-            outcome.wrong.append(f"operation {at}: other bytes")
+        elif (found := state(folder)) != expected:
+            differing = sorted(name for name in {**found, **expected} if found.get(name) != expected.get(name))
+            outcome.wrong.append(f"operation {at}: other bytes in {differing[:5]}")
         elif left := leftovers(folder):
             outcome.wrong.append(f"operation {at}: left behind {left[:5]}")
         if len(outcome.wrong) > 5:
