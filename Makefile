@@ -68,8 +68,8 @@ bench-antidote: $(VENV)/installed  ## fairness with antidotes beside none, copie
 bench-dedup: $(VENV)/installed  ## duplicates beside other tools (PEERS="--peer rensa=PYTHON --peer datatrove=PYTHON ..."), exact truth, scale, meaning, contamination: an hour; needs ../shared/data
 	$(BIN)/python benchmarks/dedup/run.py $(PEERS) --out benchmarks/results/dedup.md
 
-soak: $(VENV)/installed  ## long kill-and-resume proofs
-	CURATE_KILLS=20 $(BIN)/pytest tests/test_kill.py
+soak: $(VENV)/installed  ## deaths at every storage operation, kills of the real command, lost bits: an hour; run again it adds up
+	$(BIN)/python benchmarks/soak.py --minutes 60 --out benchmarks/results/soak.md
 
 clean:  ## remove the environment (runs are kept)
 	rm -rf $(VENV)

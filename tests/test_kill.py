@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,9 +15,12 @@ from typing import Any
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent / "faults"))
+from kills import kill_until, start
+
 ROOT = Path(__file__).resolve().parents[1]
 SCORERS = ROOT / "tests" / "scorers_for_tests"
-KILLS = {"inline": int(os.environ.get("CURATE_KILLS", 6)), "ray": int(os.environ.get("CURATE_KILLS", 3))}
+KILLS = {"inline": int(os.environ.get("CURATE_KILLS", 22)), "ray": int(os.environ.get("CURATE_KILLS", 8))}
 
 pytestmark = pytest.mark.slow
 
@@ -42,64 +43,25 @@ def killable(project: Any) -> None:
     )
 
 
-def start(project: Any, engine: str) -> subprocess.Popen[bytes]:
-    """The real command, in a process group of its own, which everything it starts belongs to."""
-    command = [sys.executable, "-m", "curate.cli", "run", str(project.path), "--run-dir", "run", "--engine", engine]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    log = (project.folder / "log.txt").open("ab")
-    return subprocess.Popen(command, cwd=project.folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-
-
-def in_group(group: int) -> list[int]:
-    """Processes of a group that still run."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(its_group) == group and state != "Z":
-            found.append(int(path.parent.name))
-    return found
-
-
 @pytest.mark.parametrize("engine", ["inline", "ray"])
 def test_any_number_of_kills_leaves_the_bytes_of_an_undisturbed_run(project, engine):
     killable(project)
+    command = ["run", str(project.path), "--run-dir", "run", "--engine", engine]
     began = time.monotonic()
-    first = start(project, engine)
-    assert first.wait(timeout=300) == 0, (project.folder / "log.txt").read_text()
+    assert start(project.folder, command).wait(timeout=300) == 0, (project.folder / "log.txt").read_text()
     usual = time.monotonic() - began
-    (project.folder / "run").rename(project.folder / "undisturbed")
-    draw = random.Random(f"kill {engine}")
-    killed = complete = 0
-    moments = []
-    while killed < KILLS[engine]:
-        process = start(project, engine)
-        # Some kills come early (start, lock, ingest), most while there is work; a run that ends first is begun anew.
-        moments.append(draw.uniform(0.3, 0.95 * usual))
-        try:
-            ended = process.wait(timeout=moments[-1])
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            killed += 1
-            deadline = time.monotonic() + 30
-            while in_group(process.pid) and time.monotonic() < deadline:
-                time.sleep(0.02)
-            assert in_group(process.pid) == []
-        else:
-            assert ended == 0, (project.folder / "log.txt").read_text()
-            assert project.tree() == project.tree("undisturbed"), f"after {killed} kills, at {moments} s"
-            complete += 1
-            (project.folder / "run").rename(project.folder / f"complete-{complete}")
-    last = start(project, engine)
-    assert last.wait(timeout=300) == 0, (project.folder / "log.txt").read_text()
-    assert project.tree() == project.tree("undisturbed"), f"after {killed} kills, at {moments} s"
+    run = project.folder / "run"
+    run.rename(project.folder / "undisturbed")
+
+    found = kill_until(
+        project.folder, command, KILLS[engine], usual, random.Random(f"kill {engine}"),
+        same=lambda: project.tree() == project.tree("undisturbed"), again=lambda complete: run.rename(project.folder / f"complete-{complete}"),
+    )  # fmt: skip
+    assert found.wrong == [] and found.kills == KILLS[engine]
+    assert project.tree() == project.tree("undisturbed")
     assert "Traceback" not in (project.folder / "log.txt").read_text()
-    assert list((project.folder / "run" / "tmp").iterdir()) == []
-    left = [path.name for path in (project.folder / "run").rglob("*.attempt")]
-    assert left == []
+    assert list((run / "tmp").iterdir()) == []
+    assert [path.name for path in run.rglob("*.attempt")] == []
 
 
 def test_a_killed_worker_costs_its_shard_once_more_and_no_bytes(project, cluster):

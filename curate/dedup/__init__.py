@@ -56,6 +56,7 @@ def near(texts: Sequence[str], threshold: float = 0.8, *, of: str = "words", shi
         raise ValueError(f"threshold is {threshold}: give a similarity in (0, 1]")
     if of not in ("words", "tokens", "characters", "lines", "paragraphs") or shingle < 1:
         raise ValueError(f"of is {of!r} and shingle {shingle}: give words, tokens, characters, lines or paragraphs, and 1 or more")
+    texts = [_encodable(text) for text in texts]
     parts = [marks(texts[start : start + 1000], of, shingle) for start in range(0, len(texts), 1000)] or [marks([], of, shingle)]
     key, words, guard, length = (np.concatenate([getattr(part, name) for part in parts]) for name in ("key", "words", "guard", "length"))
     sizes = np.concatenate([part.sets.sizes for part in parts])
@@ -63,6 +64,11 @@ def near(texts: Sequence[str], threshold: float = 0.8, *, of: str = "words", shi
     rank[np.argsort(-length.astype(np.int64), kind="stable")] = np.arange(len(texts))
     decided = decide(Rows(key, words, guard, sizes, rank), lambda: [part.sets for part in parts], threshold, measure)
     return _found(decided, ["exact_duplicate" if exact else "near_duplicate" for exact in decided.exact])
+
+
+def _encodable(text: str) -> str:
+    """A lone surrogate, which is half a character, as a question mark: such a text cannot be written as UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def semantic(vectors: Any, texts: Sequence[str] | None = None, threshold: float = 0.9, *, agreement: float = 0.4) -> Found:
@@ -88,6 +94,7 @@ def semantic(vectors: Any, texts: Sequence[str] | None = None, threshold: float 
     unit, nowhere = unit_rows(given)
     if texts is not None and len(texts) != len(unit):
         raise ValueError(f"there are {len(unit)} vectors and {len(texts)} texts: give one text for each vector")
+    texts = None if texts is None else [_encodable(text) for text in texts]
     found = marks(texts if texts is not None else [""] * len(unit), "words", 5)
     rows = Rows(found.key, found.words, found.guard, found.sets.sizes, np.arange(len(unit)))
     said = None if texts is None else lambda wanted: [texts[row] for row in wanted.tolist()]

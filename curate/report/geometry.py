@@ -160,9 +160,12 @@ def card(ledger: Ledger, choose: Choose) -> Card | None:
         draw = rng.random((2, shard.rows))
         held = np.stack([mine & (draw[0] * subset_rows < MOST_SUBSET), raw & (draw[1] * whole_rows < MOST_WHOLE)])
         rows = held.any(axis=0)
-        parts.append(unit[rows])
-        flags.append(held[:, rows])
+        if rows.any():  # a shard without a vector (all of it set aside) has no width either
+            parts.append(unit[rows])
+            flags.append(held[:, rows])
         counted.append((cluster[mine & (cluster >= 0)], cluster[raw & (cluster >= 0)]))
+    if not flags:
+        return None
     held = np.concatenate(flags, axis=1)
     if held.sum(axis=1).min() < FEWEST:
         return None
@@ -253,8 +256,11 @@ def _drift(ledger: Ledger, name: str, shards: list[Shard], reference: Reference,
     for shard in shards:
         unit, usable, cluster = _unit(ledger, shard, column)
         rows = usable & (cluster >= 0) & (rng.random(shard.rows) * total < MOST_DRIFT)
-        parts.append(unit[rows])
-        labels.append(cluster[rows])
+        if rows.any():
+            parts.append(unit[rows])
+            labels.append(cluster[rows])
+    if not parts:
+        return None
     unit, label = np.concatenate(parts), np.concatenate(labels)
     if len(unit) < 2:
         return None

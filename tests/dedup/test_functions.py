@@ -54,3 +54,11 @@ def test_of_many_rows_that_say_the_same_one_stays_whatever_their_order():
 def test_settings_that_are_none_are_refused(settings):
     with pytest.raises(ValueError, match="1 or more"):
         dedup.near(["a"], **settings)
+
+
+def test_half_a_character_is_no_reason_to_fail():
+    from curate.dedup import near, semantic
+
+    texts = ["the quick brown fox jumps over the lazy \ud800 dog today"] * 2 + ["nothing of the kind at all, is it not so"]
+    assert near(texts).kept == [0, 2]
+    assert semantic([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], texts).kept == [0, 2]

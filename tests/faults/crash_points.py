@@ -2,15 +2,20 @@
 
 A point is (k, way): the process ends at its k-th operation, before it, after it, or with half of it done. Each runs in a fork of a process that has
 imported everything and computed nothing, so that a death is a death (no `finally`, no exit handler) and costs milliseconds. The recovery is another
-fork, undisturbed. Used by tests and by the soak.
+fork, undisturbed. Used by tests and by the soak; from the command line it prints one line of JSON:
+
+    python crash_points.py FOLDER run|refresh before|after|torn|full [SEED]
 """
 
 from __future__ import annotations
 
 import builtins
+import errno
 import hashlib
 import io
+import json
 import os
+import random
 import shutil
 import sys
 import traceback
@@ -21,6 +26,7 @@ from typing import Any
 
 WAYS = ("before", "after", "torn")
 DIED, WRONG = 77, 78
+WORDS = ["granite", "chalk", "slate", "moss", "fern", "oak", "hen", "fox", "cat", "lake", "river", "stone", "seven", "eight", "nine"]
 
 
 def warm() -> None:
@@ -203,3 +209,101 @@ def enumerate_points(
 def _dying(command: Callable[[Path], None], folder: Path, at: int, way: str) -> None:
     Shim(at, way, root=str(folder)).install()
     command(folder)
+
+
+def project(folder: Path, seed: int = 0) -> None:
+    """Two small files, a duplicate, a bad line; scored, selected, published. The seed draws words and how many rows there are."""
+    (folder / "data").mkdir(parents=True)
+    draw = random.Random(seed)
+    rows = [
+        f"row {row} has words and more words {' '.join(draw.choices(WORDS, k=draw.randrange(1, 9)))}" for row in range(draw.randrange(3, 9))
+    ]
+    lines = {"1.jsonl": rows, "2.jsonl": [rows[1], "another text with a few words"]}
+    for name, texts in lines.items():
+        (folder / "data" / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts) + "{\n" * (name == "2.jsonl"))
+    (folder / "recipe.yaml").write_text(
+        f"pipeline: ingest\nscorers: [length]\ningest: {{path: {folder / 'data'}, quarantine_max: 1.0}}\nselect: {{budget: 3, by: words}}\n"
+        "refresh: {keep_versions: 1}\n"
+    )
+
+
+def command(folder: Path, refresh: bool):
+    def run(at: Path) -> None:
+        from curate.pipeline import execute
+
+        execute(folder / "recipe.yaml", at, "inline", refresh=refresh)
+
+    return run
+
+
+def _main(memory: Path, name: str, way: str, seed: int = 0) -> None:
+    warm()
+    base = memory / name / f"{way}-{seed}"
+    base.mkdir(parents=True)
+    project(base, seed)
+    (base / "work").mkdir()
+    start, first, again = base / "start", command(base, False), command(base, True)
+    start.mkdir()
+    if name == "refresh":  # a version to follow; then a file comes, and one changes
+        assert in_fork(lambda: first(start), base / "log.txt") == 0, (base / "log.txt").read_text()
+        (base / "data" / "3.jsonl").write_text(
+            json.dumps({"text": "a third file has come with more words than any other row of them"}) + "\n"
+        )
+        (base / "data" / "2.jsonl").write_text(json.dumps({"text": "another text with a few words, and changed"}) + "\n")
+    run = again if name == "refresh" else first
+    good = base / "good"
+    shutil.copytree(start, good, symlinks=True)
+    assert in_fork(lambda: run(good), base / "log.txt") == 0, (base / "log.txt").read_text()
+    expected = state(good)
+    outcome = Outcome()
+    if way == "full":
+        outcome = _full_disk(start, run, expected, base / "work")
+    else:
+        for outcome in enumerate_points(start, run, expected, base / "work", (way,)):
+            if len(outcome.wrong) > 5:
+                break
+    print(json.dumps({"points": outcome.points, "operations": outcome.operations, "wrong": outcome.wrong}))
+
+
+def _full_disk(start: Path, run, expected: dict[str, str], work: Path) -> Outcome:
+    """The disk is full at the k-th operation, for every k: exit code 6 or an undisturbed end, never another error; then there is room again."""
+    from curate.errors import DiskFull
+
+    outcome, at = Outcome(), 0
+    while True:
+        at += 1
+        folder = work / "run"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(start, folder, symlinks=True)
+
+        def full(at: int = at, folder: Path = folder) -> None:
+            shim = Shim(at, root=str(folder), error=lambda: OSError(errno.ENOSPC, "No space left on device"), only_growing=True)
+            shim.install()
+            try:
+                run(folder)
+            except DiskFull as error:
+                assert str(folder) in str(error) and "bytes free" in str(error), error
+            else:
+                if shim.count < at:
+                    os._exit(DIED)  # beyond the last operation
+
+        code = in_fork(full, work / "log.txt")
+        if code == DIED:
+            outcome.operations = at - 1
+            return outcome
+        outcome.points += 1
+        if code != 0:
+            outcome.wrong.append(f"operation {at}: not said as a full disk: {(work / 'log.txt').read_text()[-1500:]}")
+        elif (code := in_fork(lambda folder=folder: run(folder), work / "log.txt")) != 0:  # type: ignore[misc]
+            outcome.wrong.append(f"operation {at}: the recovery failed: {(work / 'log.txt').read_text()[-1500:]}")
+        elif (found := state(folder)) != expected:
+            differing = sorted(name for name in {**found, **expected} if found.get(name) != expected.get(name))
+            outcome.wrong.append(f"operation {at}: other bytes in {differing[:5]}")
+        elif left := leftovers(folder):
+            outcome.wrong.append(f"operation {at}: left behind {left[:5]}")
+        if len(outcome.wrong) > 5:
+            return outcome
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], *map(int, sys.argv[4:]))

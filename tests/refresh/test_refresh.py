@@ -384,6 +384,16 @@ def test_a_damaged_file_leaves_and_comes_back(pool):
     assert len({row["file"] for row in pool.published()}) == 3
 
 
+def test_a_file_of_which_no_row_can_be_read_leaves_the_others_be(clustered):
+    """None of its rows has a vector; drift and the report do without."""
+    (clustered.data / "day-3.jsonl").write_bytes(b"\x80\xff no text\n" * 20)
+    facts = refresh(clustered)
+    assert facts["quarantined"] == 20 and facts["kept"] == 120
+    (clustered.data / "day-4.jsonl").write_bytes(b"\x80\xff no text\n" * 5)
+    clustered.file("day-5.jsonl", *texts(3, 40, WORDS[:24]))
+    assert refresh(clustered)["quarantined"] == 25
+
+
 # -- versions ----------------------------------------------------------------------------------------------------
 
 
