@@ -227,19 +227,13 @@ def drops(
     from curate.ledger import open_run
 
     ledger = open_run(run_folder)
-    counts: dict[str, int] = {}
-    rows: list[dict[str, Any]] = []
-    for shard, table in ledger.drops(rule):
-        for row in table.to_pylist():
-            counts[row["rule"]] = counts.get(row["rule"], 0) + 1
-            rows.append({"at": f"{shard.name}:{row['position']}", **row})
-    if rule and not rows:
-        known = sorted({found for _, table in ledger.drops(None) for found in table["rule"].to_pylist()})
+    counts, found = ledger.some_drops(rule, sample)
+    shown = [{"at": f"{shard.name}:{row['position']}", **row} for shard, row in found]
+    if rule and not shown:
+        known = sorted(ledger.some_drops(None, 1)[0])
         from curate.errors import UserMistake
 
         raise UserMistake(f"no row fell to rule '{rule}'; rules of this run: {', '.join(known) or 'none'}")
-    step = max(1, len(rows) // sample)
-    shown = rows[::step][:sample]
     lines = [f"{count:>8,}  {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])]
     lines += ["", *(drop_line(row) for row in shown)]
     _say({"counts": counts, "rows": shown}, as_json, "\n".join(lines))

@@ -53,9 +53,8 @@ def fates_of(verdicts: Mapping[str, pa.ChunkedArray], rows: int) -> pa.Table:
         found["step"] = pc.if_else(now, name, found["step"])
         for index, part in enumerate(VERDICT):
             found[part.name] = pc.if_else(now, pc.struct_field(verdict, [index]), found[part.name])
-    decision = pc.fill_null(found["decision"], "keep")
-    words = {"keep": "kept", "drop": "dropped", "quarantine": "quarantined"}
-    fate = pa.array([words[word] for word in decision.to_pylist()], pa.string())
+    dropped, quarantined = (pc.fill_null(pc.equal(found["decision"], word), False) for word in ("drop", "quarantine"))
+    fate = pc.if_else(dropped, "dropped", pc.if_else(quarantined, "quarantined", "kept"))
     return pa.table({"fate": fate, **{name: found[name] for name, _ in FATE[1:]}})
 
 
@@ -198,6 +197,30 @@ class Ledger:
 
     def drops(self, rule: str | None, step: str | None = None) -> Iterator[tuple[Shard, pa.Table]]:
         """Per shard, the rows not kept (by one rule, if given): their place, fate and text."""
+        for shard, fate, at in self._fallen(rule, step):
+            yield shard, self._with_text(shard, fate, at)
+
+    def some_drops(self, rule: str | None, sample: int) -> tuple[dict[str, int], list[tuple[Shard, dict[str, Any]]]]:
+        """(rule -> rows, at most `sample` of the rows, spread evenly over the run); text is read of these alone."""
+        counts: Counter[str] = Counter()
+        found: list[tuple[Shard, pa.Array]] = []
+        for shard, fate, at in self._fallen(rule, None):
+            counts.update({item["values"]: item["counts"] for item in pc.value_counts(fate["rule"].take(at)).to_pylist()})
+            found.append((shard, at))
+        total = sum(counts.values())
+        picks = list(range(0, total, max(1, total // sample)))[:sample]
+        rows: list[tuple[Shard, dict[str, Any]]] = []
+        start = 0
+        for shard, at in found:
+            mine = [pick - start for pick in picks if start <= pick < start + len(at)]
+            if mine:
+                table = self._with_text(shard, fates(self.folder, shard, self.decisions), at.take(pa.array(mine)))
+                rows += [(shard, row) for row in table.to_pylist()]
+            start += len(at)
+        return dict(counts), rows
+
+    def _fallen(self, rule: str | None, step: str | None) -> Iterator[tuple[Shard, pa.Table, pa.Array]]:
+        """(shard, fates of its rows, places of those that were not kept), shards without any left out."""
         for shard in self.dataset.shards:
             fate = fates(self.folder, shard, self.decisions)
             mask = pc.not_equal(fate["fate"], "kept")
@@ -205,11 +228,15 @@ class Ledger:
                 mask = pc.and_(mask, pc.fill_null(pc.equal(fate["rule"], rule), False))
             if step:
                 mask = pc.and_(mask, pc.fill_null(pc.equal(fate["step"], step), False))
-            if pc.any(mask).as_py():
-                table = read_columns(self.folder, shard, ["row_id", "file", "line", "prompt", "response", "text", "position"])
-                for name in fate.column_names:
-                    table = table.append_column(name, fate[name])
-                yield shard, table.filter(mask)
+            at = pc.indices_nonzero(mask)
+            if len(at):
+                yield shard, fate, at
+
+    def _with_text(self, shard: Shard, fate: pa.Table, at: pa.Array) -> pa.Table:
+        table = read_columns(self.folder, shard, ["row_id", "file", "line", "prompt", "response", "text", "position"]).take(at)
+        for name in fate.column_names:
+            table = table.append_column(name, fate[name].take(at))
+        return table
 
 
 def open_run(folder: Path) -> Ledger:

@@ -12,7 +12,7 @@ BINS = 10
 @dataclass(frozen=True)
 class Shift:
     """index   sum over bins of (new share - old share) * ln(new share / old share); .1 is usually called small, above .25 large
-    chance  99 % of the indexes of rows drawn from the old distribution itself stay below this
+    chance  nearly all indexes (`level`) of rows drawn from the old distribution itself stay below this
     old, new  medians
     """
 
@@ -23,10 +23,13 @@ class Shift:
     new: float
 
 
-def stability_index(quantiles: np.ndarray, old_rows: int, new: np.ndarray, new_rows: int | None = None) -> Shift | None:
+def stability_index(
+    quantiles: np.ndarray, old_rows: int, new: np.ndarray, new_rows: int | None = None, level: float = 0.99
+) -> Shift | None:
     """Of new values, float (n,), against stored quantiles of the old ones (evenly spaced from 0 to 1); None below 2 rows or without two distinct bins.
 
     new_rows   where `new` are quantiles too: of so many rows
+    level      share of the indexes without drift that lie below `chance`
 
     Bins hold about a tenth of the old values each; equal quantiles (a value that many rows share) fall into one bin. Without any drift the index
     times 1 / (1/n + 1/m) follows a chi-square of bins - 1 degrees of freedom (Yurdakul 2018), from which `chance`.
@@ -47,5 +50,5 @@ def stability_index(quantiles: np.ndarray, old_rows: int, new: np.ndarray, new_r
     old_share = (old_share * old_rows + 0.5) / (old_rows + 0.5 * bins)
     new_share = (new_share * rows + 0.5) / (rows + 0.5 * bins)
     index = float(((new_share - old_share) * np.log(new_share / old_share)).sum())
-    chance = float(chi2.ppf(0.99, bins - 1) * (1 / rows + 1 / old_rows))
+    chance = float(chi2.ppf(level, bins - 1) * (1 / rows + 1 / old_rows))
     return Shift(rows, index, chance, float(np.interp(0.5, np.linspace(0, 1, len(quantiles)), quantiles)), float(np.median(values)))

@@ -30,6 +30,7 @@ CHANGES = pa.schema(
 EXAMPLES = 5  # of each reason
 MOST_FILES = 10  # named of each kind
 MOST_CLUSTERS = 5
+FALSE_ALARMS = 0.01  # chance that any of all scores of a version without drift lies beyond what is called chance
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,10 @@ class Moved:
 def moved(before: Mapping[str, Any], now: Mapping[str, Any], new_values: Mapping[str, np.ndarray]) -> Moved:
     """before, now   `versions.described` of two versions;  new_values  scores of the rows that only the later one has"""
     scores = {}
+    level = 1 - FALSE_ALARMS / max(len(new_values), 1)
     for name, values in sorted(new_values.items()):
         old = before["scores"].get(name)
-        if old and (shift := stability_index(np.array(old["quantiles"]), old["rows"], values)) is not None:
+        if old and (shift := stability_index(np.array(old["quantiles"]), old["rows"], values, level=level)) is not None:
             scores[name] = shift
     share, ordered = shares_moved(before["clusters"], now["clusters"])
     return Moved(scores, ordered[:MOST_CLUSTERS], share)
@@ -220,7 +222,7 @@ def _moved(story: Story) -> list[str]:
     lines: list[str] = []
     if story.moved and story.moved.scores:
         lines += [
-            "### Scores of the new rows", "", "`index`: population stability index against all rows of the version before; without any shift 99 % of the indexes lie below `chance`.", "",
+            "### Scores of the new rows", "", "`index`: population stability index against all rows of the version before; without any shift all of them lie below `chance` in 99 of 100 versions.", "",
             "| score | new rows | median before | median of the new | index | chance |", "|---|---:|---:|---:|---:|---:|",
         ]  # fmt: skip
         lines += [
