@@ -52,6 +52,9 @@ def run(
         float | None,
         typer.Option(help="ray: seconds after which a worker that has not finished its shard counts as hanging.", show_default=False),
     ] = None,
+    stall_timeout: Annotated[
+        float, typer.Option(help="Seconds after which a run in which no shard has ended says where it hangs, and ends; 0: never.", min=0)
+    ] = 10_800,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe, or finish an interrupted run: only what is missing or changed is computed.
@@ -60,7 +63,17 @@ def run(
     """
     from curate.pipeline import execute
 
-    facts = execute(recipe, run_dir, engine, changes or [], workers=workers, address=address, shard_timeout=shard_timeout, progress=True)
+    facts = execute(
+        recipe,
+        run_dir,
+        engine,
+        changes or [],
+        workers=workers,
+        address=address,
+        shard_timeout=shard_timeout,
+        stall_timeout=stall_timeout,
+        progress=True,
+    )
     _say(facts, as_json, run_text(facts))
     raise typer.Exit(facts["exit_code"])
 
@@ -83,6 +96,9 @@ def refresh(
         float | None,
         typer.Option(help="ray: seconds after which a worker that has not finished its shard counts as hanging.", show_default=False),
     ] = None,
+    stall_timeout: Annotated[
+        float, typer.Option(help="Seconds after which a run in which no shard has ended says where it hangs, and ends; 0: never.", min=0)
+    ] = 10_800,
     as_json: AsJson = False,
 ) -> None:
     """Bring a run up to date with its source files: only new and changed ones are read, models stay as they were fitted, decisions are made again.
@@ -95,7 +111,7 @@ def refresh(
     from curate.pipeline import execute
 
     facts = execute(
-        recipe, run_dir, engine, changes or [], workers=workers, address=address, shard_timeout=shard_timeout, progress=True,
+        recipe, run_dir, engine, changes or [], workers=workers, address=address, shard_timeout=shard_timeout, stall_timeout=stall_timeout, progress=True,
         refresh=True, accept=accept, refit=refit,
     )  # fmt: skip
     _say(facts, as_json, f"{run_text(facts)}\n{refresh_text(facts['refresh'])}")

@@ -9,10 +9,17 @@ without limit, files get random names and shuffled rows, and two one-CPU actors 
 
 from __future__ import annotations
 
+import faulthandler
+import json
 import os
+import sys
+import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from curate.errors import InternalError, UserMistake
@@ -30,6 +37,8 @@ class Task(Protocol):
 
     def without(self, positions: tuple[int, ...], why: str) -> Any: ...
 
+    def smaller(self, job: Any) -> Any: ...
+
 
 T = TypeVar("T", bound=Task)
 Results = Iterator[tuple[T, Any]]
@@ -46,8 +55,6 @@ def set_threads(count: int) -> None:
 
 def limit_threads(count: int) -> None:
     """The same for libraries that are loaded already."""
-    import sys
-
     from threadpoolctl import threadpool_limits
 
     if "numpy" in sys.modules:
@@ -61,15 +68,50 @@ class Inline:
 
     name = "inline"
 
-    def __init__(self, threads: int = 1):
+    def __init__(self, threads: int = 1, stall_timeout: float | None = None):
+        self.stall_timeout = stall_timeout
         set_threads(threads)
 
     def map(self, function: Function, job: Any, tasks: Iterable[T], resources: Resources) -> Results:
         for task in tasks:
             check_stop()
-            yield task, function(job, task)
+            with self._watched(task):
+                result = function(job, task)
+            yield task, result
+
+    @contextmanager
+    def _watched(self, task: Any) -> Iterator[None]:
+        """Ends the process where a shard takes too long: this thread cannot be interrupted, and what is committed is safe."""
+        if not self.stall_timeout:
+            yield
+            return
+        timer = threading.Timer(self.stall_timeout, _give_up, (str(task), self.stall_timeout))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def close(self) -> None: ...
+
+
+def stalled(tasks: Iterable[Any], seconds: float) -> str:
+    """What is said of a run in which nothing ends."""
+    names = ", ".join(sorted(str(task) for task in tasks)) or "no shard"
+    return f"nothing has finished for {seconds:g} s; at work: {names}. What is finished is kept: run the same command again, with a longer --stall-timeout if a shard may take that long"
+
+
+def _give_up(task: str, seconds: float) -> None:
+    trace = Path(tempfile.gettempdir()) / f"curate-stalled-{os.getpid()}.txt"
+    with trace.open("w") as file:
+        faulthandler.dump_traceback(file)
+    message = f"{stalled([task], seconds)}; what it was doing: {trace}"
+    sys.stderr.write(f"curate: {message}\n")
+    sys.stderr.flush()
+    if "--json" in sys.argv:
+        print(json.dumps({"error": message, "exit_code": 1}), flush=True)
+    os._exit(1)
 
 
 def _cpu_memory() -> int:
@@ -94,8 +136,9 @@ class OnRay:
         num_cpus: int | None = None,
         num_gpus: int | None = None,
         shard_timeout: float | None = None,
+        stall_timeout: float | None = None,
     ):
-        self.threads, self.workers, self.shard_timeout = threads, workers, shard_timeout
+        self.threads, self.workers, self.shard_timeout, self.stall_timeout = threads, workers, shard_timeout, stall_timeout
         self.address = address or os.environ.get("RAY_ADDRESS")
         self.num_cpus, self.num_gpus = num_cpus, num_gpus
         self.pools: dict[tuple[float, int], list[Any]] = {}
@@ -130,6 +173,7 @@ class OnRay:
         else:
             self.mine = not ray.is_initialized()
             options |= {
+                "address": "local",  # without it Ray joins whatever cluster it finds on this machine
                 "include_dashboard": False,
                 "num_cpus": self.num_cpus or os.cpu_count(),
                 "_node_ip_address": "127.0.0.1",
@@ -198,9 +242,13 @@ class OnRay:
         flying: dict[Any, tuple[int, Any, float]] = {}
         deaths: dict[int, int] = {}
         originals = {id(task): task for task in waiting}
+        kept_alive: list[Any] = []  # what `originals` names by its id
+        moved = time.monotonic()
         try:
             while waiting or flying:
                 check_stop()
+                if self.stall_timeout and time.monotonic() - moved > self.stall_timeout:
+                    raise InternalError(stalled((task for _, task, _ in flying.values()), self.stall_timeout))
                 while waiting and idle:
                     task, slot = waiting.popleft(), idle.pop()
                     flying[pool[slot].call.remote(function, job_reference, task)] = (slot, task, time.monotonic())
@@ -211,10 +259,17 @@ class OnRay:
                     if reference not in ready and not late:
                         continue
                     del flying[reference]
+                    moved = time.monotonic()
                     outcome = self._outcome(ray, reference, pool[slot], late)
                     if isinstance(outcome, _Death):
                         self._replace(pool, slot, resources)
                         first = originals.get(id(task), task)
+                        if outcome.why == "out_of_memory" and (smaller := task.smaller(job)) is not None:
+                            originals[id(smaller)] = first
+                            kept_alive.append(smaller)
+                            waiting.appendleft(smaller)
+                            idle.append(slot)
+                            continue
                         deaths[id(first)] = deaths.get(id(first), 0) + 1
                         if deaths[id(first)] == 1:
                             waiting.appendleft(task)
@@ -226,6 +281,7 @@ class OnRay:
                             poison = self._poison(function, job_reference, task, resources, pool, slot)
                             narrowed = task.without(tuple(poison), outcome.why)
                             originals[id(narrowed)] = first
+                            kept_alive.append(narrowed)
                             waiting.appendleft(narrowed)
                     else:
                         yield originals.get(id(task), task), outcome

@@ -15,6 +15,10 @@ class InternalError(CurateError):
     """A promise of ours does not hold (an unbalanced ledger, for one): never the user's fault."""
 
 
+class OutOfMemory(CurateError):
+    """A shard does not fit, with the smallest batches of its stage."""
+
+
 class Damaged(InternalError):
     """A committed file cannot be read any more. Its only argument is the path; a run that meets it removes the file."""
 

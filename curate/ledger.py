@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,7 @@ class Ledger:
     facts: dict[str, Any]
     dataset: Dataset
     decisions: list[str]
+    files: Mapping[str, str] = field(default_factory=dict)  # of every shard the source file, by its name
 
     def find(self, row: str) -> list[tuple[Shard, int]]:
         """Places of a row: by row_id (or an unambiguous beginning of it), or by `file:line`."""
@@ -138,12 +139,16 @@ class Ledger:
         found: list[tuple[Shard, int]] = []
         ids: set[str] = set()
         for shard in self.dataset.shards:
-            table = read_columns(self.folder, shard, ["row_id", "file", "line"])
             if colon and line.isdigit():
+                name = self.files.get(shard.name)
+                if name is not None and name != file and not name.endswith(f"/{file}"):
+                    continue
+                table = read_columns(self.folder, shard, ["row_id", "file", "line"])
                 mask = pc.and_(
                     pc.equal(table["line"], int(line)), pc.or_(pc.equal(table["file"], file), pc.ends_with(table["file"], f"/{file}"))
                 )
             else:
+                table = read_columns(self.folder, shard, ["row_id"])
                 mask = pc.starts_with(table["row_id"], row)
             for position in pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist():
                 found.append((shard, position))
@@ -250,12 +255,14 @@ def open_run(folder: Path) -> Ledger:
     rows: dict[str, int] = {}
     order: list[str] = []
     kinds: dict[str, str] = {}
+    files: dict[str, str] = {}
     # First the shards themselves (ingest and generators), then the columns beside them.
     for step in sorted(facts["steps"], key=lambda step: not (step["stage"] == "Ingest" or step["generates"])):
         name = step["name"]
         kinds[name] = step["kind"]
         for record in Records(folder / "stages" / name).by_shard.values():
             if "shards" in record:
+                files |= {f"{record['shard']}-{part:04d}": record["name"] for part in range(len(record["shards"]))}
                 made = [(f"{record['shard']}-{part:04d}", shard) for part, shard in enumerate(record["shards"])]
             elif step["generates"]:
                 made = [(f"{record['shard']}-{name}", record)] if record["rows"] else []
@@ -268,4 +275,4 @@ def open_run(folder: Path) -> Ledger:
                 rows[key] = described["rows"]
                 order.append(key)
     shards = tuple(Shard(key, rows[key], columns[key]) for key in sorted(order))
-    return Ledger(folder, facts, Dataset(folder, shards, kinds), list(facts["decisions"]))
+    return Ledger(folder, facts, Dataset(folder, shards, kinds), list(facts["decisions"]), files)

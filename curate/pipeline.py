@@ -27,6 +27,7 @@ def execute(
     num_cpus: int | None = None,
     num_gpus: int | None = None,
     shard_timeout: float | None = None,
+    stall_timeout: float | None = None,
     progress: bool = False,
     refresh: bool = False,
     accept: bool = False,
@@ -49,9 +50,9 @@ def execute(
     from curate.engine import Inline, OnRay
 
     if engine == "inline":
-        computer: Any = Inline(recipe.threads)
+        computer: Any = Inline(recipe.threads, stall_timeout)
     elif engine == "ray":
-        computer = OnRay(recipe.threads, workers, address, num_cpus, num_gpus, shard_timeout)
+        computer = OnRay(recipe.threads, workers, address, num_cpus, num_gpus, shard_timeout, stall_timeout)
     else:
         raise UserMistake(f"engine '{engine}' is not known; use ray or inline")
     try:

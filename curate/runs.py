@@ -17,7 +17,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +186,8 @@ class Run:
             task = Task(shard, self._fingerprint(identity, stage, artifact, shard, joined.kinds))
             self.touched[name].add(shard.name)
             record = records.by_shard.get(shard.name)
+            if record and record["fingerprint"] == task.fingerprint:
+                task = replace(task, halvings=record.get("halvings", 0))
             if record and record["fingerprint"] == task.fingerprint and intact(self._file(name, stage, shard.name), record):
                 continue
             if (copy := self._copy(name, stage, task, known)) is not None:

@@ -23,13 +23,16 @@ import pyarrow.compute as pc
 from curate import fingerprint
 from curate.dataset import Shard, column_hash, read_columns, write_table
 from curate.engine import limit_threads
-from curate.errors import CurateError, InternalError, UnreadableFile, UserMistake
+from curate.errors import CurateError, InternalError, OutOfMemory, UnreadableFile, UserMistake
 from curate.stage import VERDICT, Stage, TableFunction
 from curate.store import attempt_name, digest, disk_errors, hashed
 
 USER = "curate_user"  # prefix of the module names of users' files
 # Above this many failing rows in one shard the stage is at fault, not the data.
 MOST_POISON = 16
+# Settings that say how much a stage holds at a time; where memory runs out, the shard is computed anew with a half of it, and so on.
+BATCHES = ("batch_tokens", "batch_rows")
+MOST_HALVINGS = 6
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,26 @@ class Job:
         module = fingerprint.load_module(USER, Path(self.file)) if self.file else importlib.import_module(self.module)
         return getattr(module, self.name).model_validate(self.settings)
 
+    def halved(self, times: int) -> Job | None:
+        """The same with batches halved so many times; None where the stage has none, or nothing is left to halve."""
+        name = next((name for name in BATCHES if isinstance(self.settings.get(name), int)), None)
+        if not times:
+            return self
+        if name is None or times > MOST_HALVINGS or self.settings[name] >> times < 1:
+            return None
+        return replace(self, settings={**self.settings, name: self.settings[name] >> times})
+
 
 @dataclass(frozen=True)
 class Task:
-    """One shard. `span` narrows it to some of its visible rows (a probe, nothing is written); `poison` leaves rows out."""
+    """One shard. `span` narrows it to some of its visible rows (a probe, nothing is written); `poison` leaves rows out; `halvings`: of its batches."""
 
     shard: Shard
     fingerprint: str
     span: tuple[int, int] | None = None
     poison: tuple[int, ...] = ()
     why: str = ""
+    halvings: int = 0
 
     @property
     def rows(self) -> int:
@@ -71,6 +84,10 @@ class Task:
 
     def without(self, positions: tuple[int, ...], why: str) -> Task:
         return replace(self, poison=(*self.poison, *positions), why=why)
+
+    def smaller(self, job: Job) -> Task | None:
+        """The same with smaller batches; None where there are none."""
+        return replace(self, halvings=self.halvings + 1) if job.halved(self.halvings + 1) else None
 
     def __str__(self) -> str:
         return f"shard {self.shard.name}"
@@ -117,7 +134,38 @@ def _load(job: Job) -> TableFunction:
 
 
 def compute(job: Job, task: Task) -> dict[str, Any]:
-    """Run a stage over one shard and write its columns aside; what a worker does, on either engine."""
+    """Run a stage over one shard and write its columns aside; what a worker does, on either engine.
+
+    Where memory runs out the shard begins anew with smaller batches. How small is part of its record: recomputed, it begins there and has the same bytes.
+    """
+    while True:
+        mine = job.halved(task.halvings)
+        assert mine is not None
+        try:
+            return _compute(mine, task)
+        except Exception as error:
+            smaller = task.smaller(job) if out_of_memory(error) else None
+            if smaller is None:
+                if out_of_memory(error) and not isinstance(error, CurateError):
+                    raise OutOfMemory(
+                        f"{job.name} runs out of memory on {task}, with its smallest batches: give it fewer workers (--workers 1), shorter texts (max_tokens) or a larger machine"
+                    ) from error
+                raise
+            task = smaller
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Of Python, of torch on a device, of torch's allocator on a CPU (a plain RuntimeError)."""
+    words = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in words
+        or "out of memory" in words
+    )
+
+
+def _compute(job: Job, task: Task) -> dict[str, Any]:
     started = time.perf_counter()
     root, stage = Path(job.root), job.stage
     names = [*stage.reads(), *(name for name in stage.reads_if_present() if name in task.shard.columns)]
@@ -144,6 +192,7 @@ def compute(job: Job, task: Task) -> dict[str, Any]:
     return {
         **describe(result, attempt),
         "poison": {str(row): text for row, text in why.items()},
+        "halvings": task.halvings,
         "seconds": round(time.perf_counter() - started, 4),
     }
 
@@ -201,7 +250,7 @@ def _apply(function: TableFunction, stage: Stage, table: pa.Table, visible: pa.A
 def _not_a_rows_fault(error: Exception) -> bool:
     """Errors that leaving out a row cannot mend: our own, no memory, a full or failing disk."""
     disk = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-    return disk or isinstance(error, (CurateError, MemoryError))
+    return disk or out_of_memory(error) or isinstance(error, CurateError)
 
 
 def _spread(result: pa.Table, stage: Stage, visible: pa.Array, rows: int, poison: Mapping[int, str]) -> pa.Table:
@@ -256,6 +305,9 @@ class FileTask:
 
     def without(self, positions: tuple[int, ...], why: str) -> FileTask:
         raise NotImplementedError
+
+    def smaller(self, job: Any) -> None:
+        return None
 
     def __str__(self) -> str:
         return self.file.name
