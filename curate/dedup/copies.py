@@ -88,6 +88,7 @@ class Rows:
     rank    int64 (n,): of the rows of a set of copies the one with the lowest survives
     known   the last so many rows are of another dataset: they survive, whatever their rank, and are compared with no other of their kind
     raw     bool (n,), None: all;  family: of each row a name that it shares with its source and what else was made of that (only where some are not raw)
+    new     bool (n,), None: none;  at a refresh the rows that were not there before: they tie no rows together that were
     """
 
     key: np.ndarray
@@ -98,9 +99,17 @@ class Rows:
     known: int = 0
     raw: np.ndarray | None = None
     family: Sequence[str] = field(default=())
+    new: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rank)
+
+    def levels(self) -> np.ndarray | None:
+        """0: rows that may tie others together; 1: new ones; 2: generated ones, int8 (n,). None: all are 0."""
+        if self.raw is None and self.new is None:
+            return None
+        found = np.zeros(len(self), np.int8) if self.new is None else self.new.astype(np.int8)
+        return found if self.raw is None else np.where(self.raw, found, np.int8(2))
 
 
 @dataclass(frozen=True)
@@ -169,7 +178,7 @@ def _near(
     agree: Callable[[np.ndarray], np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(pairs, similarity) of rows that may be joined. Of very many only as many as tie the same rows together."""
-    n, own = len(rows), len(rows) - rows.known
+    n, own, levels = len(rows), len(rows) - rows.known, rows.levels()
     found, similarities = [np.empty((0, 2), np.int64)], [np.empty(0)]
 
     def compare(pairs: np.ndarray) -> None:
@@ -195,8 +204,8 @@ def _near(
         compare(pairs)
         ties = np.concatenate(found)
         ties = ties[ties[:, 1] < own]
-        if rows.raw is not None:  # a generated row ties no others together
-            ties = ties[rows.raw[ties].all(axis=1)]
+        if levels is not None:  # a generated row ties no others together, nor does a new one
+            ties = ties[(levels[ties] == 0).all(axis=1)]
         label[:] = connected(ties, rows.rank)
     every, first = np.unique(np.concatenate(found), axis=0, return_index=True)
     return every, np.concatenate(similarities)[first]
@@ -266,8 +275,8 @@ def _similarity(rows: Rows, read: Callable[[], Iterable[Sets]], pairs: np.ndarra
 def _join(rows: Rows, pairs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(survivor of each row; similarity of the closest pair that joined it, NaN where it stays).
 
-    Rows that are known take theirs first, each by itself. Then sets among raw rows; then a generated row by its best raw twin; what is left of
-    the generated ones by sets again. So a generated row never takes a raw one, nor does it tie two raw rows together.
+    Rows that are known take theirs first, each by itself. Then level by level: a row falls to its best twin of a lower level, what is left of the level
+    by sets. So a generated row never takes a raw one, nor does it tie two raw rows together; and a new row neither takes nor ties those that were there.
     """
     n = len(rows)
     survivor, closest = np.arange(n), np.full(n, np.nan)
@@ -296,12 +305,16 @@ def _join(rows: Rows, pairs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray,
     by_best_twin(np.flatnonzero(known), a[known], b[known])
     taken = survivor != np.arange(n)
     free = ~known & ~taken[a] & ~taken[b]
-    raw = np.ones(n, bool) if rows.raw is None else rows.raw
-    by_sets(np.flatnonzero(free & raw[a] & raw[b]))
-    mixed = np.flatnonzero(free & (raw[a] != raw[b]))
-    child, other = np.where(raw[a], b, a)[mixed], np.where(raw[a], a, b)[mixed]
-    by_best_twin(mixed, child, other)
+    levels = rows.levels()
+    if levels is None:
+        by_sets(np.flatnonzero(free))
+        return survivor, closest
     has_twin = np.zeros(n, bool)
-    has_twin[child] = True
-    by_sets(np.flatnonzero(free & ~raw[a] & ~raw[b] & ~has_twin[a] & ~has_twin[b]))
+    upper = np.maximum(levels[a], levels[b])
+    for level in (0, 1, 2):
+        mixed = np.flatnonzero(free & (upper == level) & (levels[a] != levels[b]))
+        child, other = np.where(levels[a] > levels[b], a, b)[mixed], np.where(levels[a] > levels[b], b, a)[mixed]
+        by_best_twin(mixed, child, other)
+        has_twin[child] = True
+        by_sets(np.flatnonzero(free & (upper == level) & (levels[a] == levels[b]) & ~has_twin[a] & ~has_twin[b]))
     return survivor, closest

@@ -241,7 +241,7 @@ class Corpus:
             np.concatenate([np.empty(0, np.int32), *words, *(part.words for part in self.marked)]),
             np.concatenate([np.empty(0, np.uint64), *guards, *(part.guard for part in self.marked)]),
             np.concatenate([np.empty(0, np.int64), *sizes, *(part.sets.sizes for part in self.marked)]),
-            rank, known_rows, is_raw if generated else None, [*families, *(f"known {row}" for row in range(known_rows if generated else 0))],
+            rank, known_rows, is_raw if generated else None, [*families, *(f"known {row}" for row in range(known_rows if generated else 0))], _new(every, known_rows),
         )  # fmt: skip
 
     def sets(self) -> Iterator[Sets]:
@@ -274,6 +274,13 @@ def _keys(column: pa.ChunkedArray) -> np.ndarray:
     return np.frombuffer(buffer, np.uint64).reshape(-1, 2)[array.offset : array.offset + len(array)]
 
 
+def _new(rows: pa.Table, known_rows: int) -> np.ndarray | None:
+    """At a refresh, which rows the version before had not; None where that is not known of any."""
+    if "survived_before" not in rows.column_names:
+        return None
+    return np.concatenate([np.asarray(rows["survived_before"].fill_null(-1)) < 0, np.zeros(known_rows, bool)])
+
+
 def _rank(stage: Deciding, rows: pa.Table, raw: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Place of every row in the order of survival, int64 (n,)."""
     source = rows["source"].combine_chunks().dictionary_encode()
@@ -285,7 +292,7 @@ def _rank(stage: Deciding, rows: pa.Table, raw: np.ndarray, length: np.ndarray) 
     }
     keys = [("raw", "ascending"), ("priority", "ascending")]
     if "survived_before" in rows.column_names:  # of a refresh: what stayed yesterday is not dropped for what comes today
-        columns["before"] = rows["survived_before"].fill_null(0)
+        columns["before"] = rows["survived_before"].fill_null(-1)
         keys.insert(1, ("before", "descending"))
     if stage.quality:
         try:

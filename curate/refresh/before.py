@@ -22,7 +22,7 @@ COLUMNS = pa.schema([("survived_before", pa.int8()), ("published_before", pa.boo
 class Before(Stage):
     """Looks every row up in the version before.
 
-    survived_before   2: this row was no duplicate then; 1: another row of the same content was none; 0: neither
+    survived_before   2: this row was no duplicate then; 1: another row of the same content was none; 0: its content was there, as a duplicate; -1: it is new
     """
 
     rows: str  # versions/N.rows.parquet
@@ -42,12 +42,13 @@ class Before(Stage):
         survived = ~np.asarray(known["duplicate"])
         place = np.sort(np.asarray(known["place"])[survived])
         same = np.sort(_texts(known["row_id"].to_pylist())[survived])
+        there = np.sort(_texts(known["row_id"].to_pylist()))
         kept = np.sort(_texts(known["row_id"].to_pylist())[np.asarray(known["fate"]) == "kept"])
 
         def look_up(table: pa.Table) -> pa.Table:
             texts = _texts(table["row_id"].to_pylist())
             here = places(*(table[name].to_pylist() for name in ("row_id", "source", "file", "line")))
-            found = np.where(_among(place, here), 2, _among(same, texts).astype(np.int8)).astype(np.int8)
+            found = np.select([_among(place, here), _among(same, texts), _among(there, texts)], [2, 1, 0], -1).astype(np.int8)
             return pa.table([pa.array(found), pa.array(_among(kept, texts))], schema=COLUMNS)
 
         return look_up

@@ -153,6 +153,21 @@ def test_what_stayed_yesterday_is_not_dropped_for_a_copy_of_today(project):
     assert project.fates("full")[text] == "near_duplicate"
 
 
+def test_a_row_of_today_ties_no_two_of_yesterday_together(project):
+    """It is like both, they are not like each other: both stay, and it falls to the one that it is more like."""
+    words = [f"{a}{b}" for a in WORDS[:10] for b in WORDS[10:16]]
+    left, right = words[:40], words[14:54]
+    between = words[5:49]
+    project.file("a.jsonl", " ".join(left), " ".join(right))
+    project.recipe(near_dedup={"threshold": 0.6})
+    assert project.run()["kept"] == 2
+    project.file("b.jsonl", " ".join(between))
+    assert refresh(project)["dropped"] == {"near_duplicate": 1}
+    assert project.fates()[" ".join(between)] == "near_duplicate"
+    project.run("full")
+    assert project.ledger("full").facts["counts"]["dropped"] == {"near_duplicate": 2}  # one set of three
+
+
 def test_published_rows_win_ties_and_a_margin(project):
     project.file("a.jsonl", *["e" * 10 + "x" * 10 + f" b{row}" for row in range(6)])
     project.recipe(scorers=["length"], select={"budget": 3, "by": "words", "keep_margin": 1.0}, near_dedup={"exact_only": True})
