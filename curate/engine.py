@@ -204,11 +204,12 @@ class OnRay:
         fits = cores if self.address else max(1, int(_cpu_memory() * 0.8 // max(resources.memory, 1)))
         return max(1, min(self.workers or min(cores, fits), tasks))
 
-    def _actor(self, resources: Resources, size: int) -> Any:
+    def _actor(self, resources: Resources, size: int, replacement: bool = False) -> Any:
         ray = self._start()
         cores = ray.cluster_resources().get("CPU", 1)
-        # A fraction of a core each, so that nothing can starve: two one-CPU actors deadlock two cores.
-        share = round(max(0.01, min(resources.cpus, 0.8 * cores / size)), 2)
+        # A fraction of a core each, so that nothing can starve: two one-CPU actors deadlock two cores. One that takes the place of another asks for
+        # next to nothing: with a node that died its cores are gone, and what is left is given away.
+        share = 0.01 if replacement else round(max(0.01, min(resources.cpus, 0.8 * cores / size)), 2)
         actor = ray.remote(_Worker).options(num_cpus=share, num_gpus=resources.gpus, max_restarts=0, max_task_retries=0)
         return actor.remote(self.threads)
 
@@ -228,7 +229,7 @@ class OnRay:
             self.ray.get([worker.ready.remote() for worker in workers])
 
     def _replace(self, pool: list[Any], slot: int, resources: Resources) -> None:
-        pool[slot] = self._actor(resources, len(pool))
+        pool[slot] = self._actor(resources, len(pool), replacement=True)
         self._wait_until_ready([pool[slot]])
 
     def map(self, function: Function, job: Any, tasks: Iterable[T], resources: Resources) -> Results:

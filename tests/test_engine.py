@@ -220,3 +220,17 @@ def test_a_stage_may_bound_how_many_workers_it_has(engine):
     ray = engine("ray")
     assert ray._size(Resources(), 5) == 2
     assert ray._size(Resources(workers=1), 5) == 1
+
+
+def test_a_local_ray_joins_no_cluster_that_it_finds(monkeypatch):
+    """Where another Ray runs on the machine, `init` without an address joins it and refuses our number of cores."""
+    import ray
+
+    from curate.engine import OnRay
+
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: asked.update(options))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    OnRay(num_cpus=2)._start()
+    assert asked["address"] == "local" and asked["num_cpus"] == 2

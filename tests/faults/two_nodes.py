@@ -11,12 +11,15 @@ import threading
 import time
 from pathlib import Path
 
+import ray
 from ray.cluster_utils import Cluster
 
 
 def main(recipe: Path, run: Path, step: str) -> None:
     options = {"include_dashboard": False, "object_store_memory": 100 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **options})
+    cluster = Cluster(
+        initialize_head=True, connect=True, head_node_args={"num_cpus": 1, **options}
+    )  # the driver is on the head, which lives on
     node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
     cluster.wait_for_nodes()
     killed: list[int] = []
@@ -34,6 +37,7 @@ def main(recipe: Path, run: Path, step: str) -> None:
     facts = execute(recipe, run, "ray", address=cluster.address, workers=2)
     watcher.join(timeout=30)
     print(json.dumps({"kept": facts["kept"], "quarantined": facts["quarantined"], "killed_after": killed}), flush=True)
+    ray.shutdown()
     cluster.shutdown()
 
 
