@@ -119,6 +119,34 @@ def refresh(
 
 
 @app.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="The recipe of the run.", show_default=False)],
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where the run lives, or will [default: runs/NAME-OF-RECIPE].", show_default=False)
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Change a setting; may be repeated.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes to reckon with [default: cores].", show_default=False, min=1)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a run or a refresh would cost: some hundred rows go through the recipe, in this process, and are scaled up with an interval.
+
+    No row is generated and no endpoint is asked; after the run the estimate is set against what it took.
+    Example:  curate plan configs/pretraining.yaml --set ingest.path=crawl/
+    """
+    from curate import plan as plans
+    from curate import recipe as recipes
+    from curate.pipeline import run_folder_of
+
+    checked = recipes.load(recipe, changes or [])
+    found = plans.plan(checked, run_folder_of(recipe, run_dir), workers or os.cpu_count() or 1)
+    _say(found, as_json, plans.text(found))
+
+
+@app.command()
 def diff(
     before: Annotated[str, typer.Argument(help="A run folder, or one of its versions: RUN@3.", show_default=False)],
     after: Annotated[str, typer.Argument(help="Another, or another version.", show_default=False)],

@@ -40,7 +40,7 @@ def execute(
     """
     started = time.perf_counter()
     recipe = recipes.load(Path(recipe_path), changes)
-    folder = Path(run_dir) if run_dir else Path("runs") / Path(recipe_path).stem
+    folder = run_folder_of(recipe_path, run_dir)
     for name, stage in recipe.sections.items():
         for place in getattr(stage, "against", ()):
             if folder.resolve() in (Path(place).resolve(), *Path(place).resolve().parents):
@@ -107,9 +107,15 @@ def execute(
             computer.close()
 
 
+def run_folder_of(recipe: Path, run_dir: Path | None) -> Path:
+    """Where a recipe's run lives if nothing else is said."""
+    return Path(run_dir) if run_dir else Path("runs") / Path(recipe).stem
+
+
 def finish(run: Any, seconds: float) -> dict[str, Any]:
     """Count the fates, check the balance, write run.json and the report."""
     from curate.ledger import open_run
+    from curate.plan import held_against
     from curate.report.facts import write_report
 
     counts = run.counts
@@ -130,6 +136,7 @@ def finish(run: Any, seconds: float) -> dict[str, Any]:
     above = counts.rows_in >= 100 and counts.quarantined > limit * counts.rows_in
     exit_code = 3 if above or run.problems or any(step.alarm for step in run.facts.values()) else 0
     _write_facts(run, "done", seconds, facts)
+    planned = held_against(run.folder, list(run.facts.values()), seconds)
     run.sweep()
     report = write_report(open_run(run.folder))
     return {
@@ -142,6 +149,7 @@ def finish(run: Any, seconds: float) -> dict[str, Any]:
         "executed": sum(step.executed for step in run.facts.values()),
         "seconds": round(seconds, 3),
         "exit_code": exit_code,
+        **({"planned": planned} if planned else {}),
         **({"refresh": _of_refresh(run)} if run.refresh else {}),
     }
 

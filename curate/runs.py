@@ -54,6 +54,7 @@ from curate.work import FileJob, FileTask, Job, Task, compute, hidden_rows, hide
 
 if TYPE_CHECKING:
     from curate.ingest.find import SourceFile
+    from curate.plan import Trial
 
 
 @dataclass
@@ -136,10 +137,13 @@ class FitEngineOf:
 
 
 class Run:
-    """A run folder that is being written, under its lock. `recipe` is the checked recipe; `refresh` what a refresh knows beside it."""
+    """A run folder that is being written, under its lock. `recipe` is the checked recipe; `refresh` what a refresh knows beside it; `trial` makes it read few rows."""
 
-    def __init__(self, folder: Path, recipe: Any, engine: Any, progress: Any, refresh: Refreshing | None = None):
-        self.refresh = refresh
+    def __init__(
+        self, folder: Path, recipe: Any, engine: Any, progress: Any, refresh: Refreshing | None = None, trial: Trial | None = None
+    ):
+        self.refresh, self.trial = refresh, trial
+        self.made: dict[str, Dataset] = {}  # by every step
         self.folder, self.recipe, self.engine, self.progress = folder.absolute(), recipe, engine, progress
         self.tmp = self.folder / "tmp"
         self.store = SharedStore(Path(recipe.store)) if recipe.store else None
@@ -174,6 +178,8 @@ class Run:
         joined = self._with_before(name, stage, inputs[0].beside(*inputs[1:]))
         self._check_columns(name, stage, joined)
         facts = self._begin(name, stage)
+        if self.trial and stage.generates:
+            return self.trial.generator(name, stage, View(joined, stage))
         described = self._identity(name, stage)
         artifact = self._fit(name, stage, joined, facts, described) if stage.fits() else Artifact(self._folder(name) / "artifact")
         identity = digest({**described, "artifact": artifact.hash})
@@ -208,7 +214,7 @@ class Run:
                 self._commit(name, stage, task, {**result, "identity": identity}, records)
                 facts.executed += 1
                 self.progress.advance(task.rows)
-        dataset = self._result(name, stage, joined, records)
+        dataset = self.made[name] = self._result(name, stage, joined, records)
         facts.shards, facts.rows, facts.reused = len(joined.shards), joined.rows, len(joined.shards) - facts.executed
         facts.generated = dataset.rows if stage.generates else 0
         facts.seconds += time.perf_counter() - started
@@ -463,7 +469,7 @@ class Run:
         by_fingerprint = {record["fingerprint"]: record for record in records.by_shard.values()}
         kept = {**settings.model_dump(mode="json", exclude={"path", "sources", "quarantine_max"}), **settings.identity()}
         self.lineage |= dict.fromkeys((*CANONICAL.names, *LINEAGE.names, *settings.keep), digest([FORMAT_VERSION, kept]))
-        self.scanned = self._scan(find_files(settings), kept, records)
+        self.scanned = self._scan(self.trial.files if self.trial else find_files(settings), kept, records)
         self.files = len(self.scanned)
         keys = [f"{index:05d}" for index in range(self.files)]
         staying: list[str] = []
@@ -491,6 +497,8 @@ class Run:
             self.progress.begin(name, self.files, 0, facts.reused)
             abouts = {task.shard: about for task, about in tasks}
             job = FileJob(settings, str(self.tmp))
+            if self.trial:
+                job = FileJob(self.trial.settings(settings), str(self.tmp), self.trial.shards)
             for task, result in self.engine.map(ingest_file, job, [task for task, _ in tasks], Resources(memory=2 << 30)):
                 self._commit_file(task, result, abouts[task.shard], records)
                 facts.executed += 1
@@ -522,7 +530,7 @@ class Run:
         stats = {record["path"]: record for record in records.by_shard.values()}
         found = []
         for file in files:
-            stat = _stat(file.path)
+            stat = stat_of(file.path)
             known = stats.get(file.path)
             content = known["content"] if known and known["stat"] == stat and stat else _content(file.path)
             about = {
@@ -666,7 +674,7 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def _stat(path: str) -> list[int] | None:
+def stat_of(path: str) -> list[int] | None:
     try:
         stat = Path(path).stat()
     except OSError:

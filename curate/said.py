@@ -25,6 +25,9 @@ def run_text(facts: dict[str, Any]) -> str:
     lines = [counts_text(facts), ""]
     lines += [f"  unreadable: {visible(problem['file'])}: {visible(problem['reason'])}" for problem in facts["problems"]]
     lines += [f"  note     {visible(remark, 400)}" for remark in facts["remarks"]]
+    if planned := facts.get("planned"):
+        low, high, took = planned["seconds"]
+        lines.append(f"  planned  {low:,.0f} to {high:,.0f} s; it took {took:,.0f} s")
     lines += [f"  dataset  {facts['dataset']}", f"  report   {facts['report']}"]
     if facts["exit_code"] == 3:
         lines.append(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import gc
 import importlib
+import itertools
 import json
 import time
 from collections import Counter
@@ -317,6 +318,7 @@ class FileTask:
 class FileJob:
     settings: Any
     tmp: str
+    most: int | None = None  # shards of a file that are read (a trial); None: all
 
 
 def ingest_file(job: FileJob, task: FileTask) -> dict[str, Any]:
@@ -338,7 +340,7 @@ def _ingest_file(job: FileJob, task: FileTask) -> dict[str, Any]:
     problem: dict[str, str] = {}
     mended: Counter[str] = Counter()  # what the reader replaced inside rows, by kind
     try:
-        for table in read_shards(job.settings, task.file):
+        for table in itertools.islice(read_shards(job.settings, task.file), job.most):
             attempt = attempt_name(Path(job.tmp), task.fingerprint)
             with disk_errors(attempt):
                 write_table(table, attempt)

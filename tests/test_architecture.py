@@ -108,6 +108,7 @@ def test_help_lists_the_commands_there_are():
         "audit-fairness",
         "calibrate-dedup",
         "refresh",
+        "plan",
         "diff",
         "verify",
         "rollback",

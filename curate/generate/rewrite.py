@@ -141,6 +141,11 @@ class Rewrite(Stage):
         plan = {"below": below, "tokens": spent, "rows": len({place for place, _ in costs if place < below}) if costs else None}
         (folder / "plan.json").write_text(json.dumps(plan, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
+    def most_tokens(self, inputs: Inputs) -> int:
+        """What all requests of these rows would cost at most: what is shown and what may be answered, within the budget."""
+        whole = sum(cost for _, cost in self._costs(inputs))
+        return min(whole, self.budget_tokens) if self.budget_tokens else whole
+
     def _costs(self, inputs: Inputs) -> Iterator[tuple[float, int]]:
         """(draw, most tokens) of every row, once per task."""
         ways = [(way, read_prompt(way.task, self.prompts)) for way in self.ways()]
