@@ -85,7 +85,7 @@ def plan(recipe: Any, folder: Path, workers: int = 1) -> dict[str, Any]:
         "asked": {name: round(tokens / max(tried, 1) * rows) for name, tokens in trial.asked.items()}, "stopped": stopped,
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / NAME, found)
+    write_json(folder / NAME, found, checked=False)
     return found
 
 

@@ -83,9 +83,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write aside, sync, rename, sync the folder. A mapping gets a `check`, by which harm to it is found."""
-    _write_lines(path, [json.dumps(_checked(value), indent=1, sort_keys=True)])
+def write_json(path: Path, value: Any, checked: bool = True) -> None:
+    """Write aside, sync, rename, sync the folder. A mapping gets a check, by which harm to it is found; not where it is made for a reader."""
+    _write_lines(path, [json.dumps(_checked(value) if checked else value, indent=1, sort_keys=True)])
 
 
 def _checked(value: Any) -> Any:

@@ -237,7 +237,7 @@ def audit(
         )
     path = ledger.folder / "audit" / "filter.json"
     path.parent.mkdir(exist_ok=True)
-    write_json(path, found)
+    write_json(path, found, checked=False)
     return found
 
 
