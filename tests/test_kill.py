@@ -20,7 +20,7 @@ from kills import kill_until, start
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORERS = ROOT / "tests" / "scorers_for_tests"
-KILLS = {"inline": int(os.environ.get("CURATE_KILLS", 22)), "ray": int(os.environ.get("CURATE_KILLS", 8))}
+KILLS = {"inline": int(os.environ.get("CURATE_KILLS", 24)), "ray": int(os.environ.get("CURATE_KILLS", 6))}
 
 pytestmark = pytest.mark.slow
 
