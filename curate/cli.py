@@ -26,7 +26,7 @@ app = typer.Typer(
     Begin with:  curate run configs/quickstart.yaml   then   curate status runs/quickstart
 
     Exit codes: 0 done; 1 internal error; 2 mistake in the recipe or the input; 3 done, but more rows set aside than
-    allowed or a whole file unreadable; 4 a refresh needs a decision (--accept); 5 another run holds the folder; 6 disk full; 75 endpoint unavailable, try
+    allowed or a whole file unreadable; 4 a refresh needs a decision (--accept); 5 another run holds the folder; 6 disk full; 75 endpoint or Ray unavailable, try
     later; 130 stopped on request, resumable.""",
 )
 

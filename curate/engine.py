@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from curate.errors import InternalError, UserMistake
+from curate.errors import EngineUnavailable, InternalError, UserMistake
 from curate.stage import Resources
 from curate.stopping import check_stop
 
@@ -182,7 +182,16 @@ class OnRay:
             }
             if self.num_gpus is not None:
                 options["num_gpus"] = self.num_gpus
-        ray.init(**options)
+        try:
+            ray.init(**options)
+        except Exception as error:
+            where = (
+                f"the cluster at {self.address} does not answer"
+                if self.address
+                else "Ray does not start on this machine; it may be overloaded"
+            )
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise EngineUnavailable(f"{where} ({reason}): try again later, or use --engine inline") from error
         self.ray = ray
         return ray
 

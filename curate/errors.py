@@ -62,6 +62,12 @@ class EndpointUnavailable(CurateError):
     exit_code = 75
 
 
+class EngineUnavailable(CurateError):
+    """Ray does not start, or its cluster does not answer: nothing was computed, try again later."""
+
+    exit_code = 75
+
+
 class Stopped(CurateError):
     """Stopped on request (SIGINT, SIGTERM) at a point from which the same command resumes."""
 

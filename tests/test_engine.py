@@ -234,3 +234,19 @@ def test_a_local_ray_joins_no_cluster_that_it_finds(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     OnRay(num_cpus=2)._start()
     assert asked["address"] == "local" and asked["num_cpus"] == 2
+
+
+def test_a_ray_that_does_not_start_is_tried_later(monkeypatch):
+    import ray
+
+    from curate.engine import OnRay
+    from curate.errors import EngineUnavailable
+
+    def fails(**_):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", fails)
+    with pytest.raises(EngineUnavailable, match=r"timed out.*--engine inline") as error:
+        OnRay()._start()
+    assert error.value.exit_code == 75
