@@ -11,7 +11,7 @@ from typing import Any
 from curate import progress as shown
 from curate import recipe as recipes
 from curate.errors import CurateError, Damaged, NeedsDecision, Stopped, UserMistake
-from curate.store import ASIDE, RunLock, disk_errors, read_json, remove_asides, write_json, write_text
+from curate.store import ASIDE, CHECK, RunLock, disk_errors, read_json, remove_asides, write_json, write_text
 
 FORMAT = 1  # of a run folder
 
@@ -82,6 +82,8 @@ def execute(
         write_text(folder / "recipe.yaml", recipe.resolved)
         if not facts:  # so that `status` knows the folder even if the run is killed before its first end
             _write_facts(run, "running", 0.0, None)
+        elif facts.get("state") == "done":  # counts and steps of the last end stay until there are new ones
+            write_json(folder / "run.json", {**{name: value for name, value in facts.items() if name != CHECK}, "state": "running"})
         try:
             try:
                 recipe.pipeline(run, recipe)

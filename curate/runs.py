@@ -153,6 +153,7 @@ class Run:
         self.lineage: dict[str, str] = {}  # of every column: by which steps it was made, whatever the rows
         self.budgets: dict[str, dict[str, Any]] = {}  # of a step whose budget is a share: what that came to
         self.scanned: list[Scanned] = []
+        self.source_rows: dict[tuple[str, str], int] = {}
         self.looked_up: dict[tuple[str, ...], Dataset] = {}
         self.records: dict[str, Records] = {}
         self.decisions: list[str] = []  # steps with verdicts, in the pipeline's order
@@ -201,8 +202,8 @@ class Run:
             else:
                 tasks.append(task)
                 again += record is not None and record.get("identity") != identity
-        if self.refresh and again and stage.fit_makes == "model" and not isinstance(stage, Before):
-            self._cross_test(name, stage, joined, artifact, records)
+        if self.refresh and again and (stage.fit_makes == "model" or stage.generates) and not isinstance(stage, Before):
+            self._cross_test(name, stage, joined, artifact, records, identity)
             self._ask_before_running_again(name, again, records, {**described, "artifact": artifact.hash})
         lineage = self._note_lineage(name, stage, described, artifact, records)
         # Only now: a copy committed earlier could lie over the file that the next shard is to be copied from.
@@ -218,7 +219,13 @@ class Run:
         facts.shards, facts.rows, facts.reused = len(joined.shards), joined.rows, len(joined.shards) - facts.executed
         facts.generated = dataset.rows if stage.generates else 0
         facts.seconds += time.perf_counter() - started
-        records.merge(step=name, stage=facts.stage, identity=_plain({**described, "artifact": artifact.hash}), lineage=lineage)
+        records.merge(
+            step=name,
+            stage=facts.stage,
+            generates=stage.generates,
+            identity=_plain({**described, "artifact": artifact.hash}),
+            lineage=lineage,
+        )
         self._check_rows(name, joined, dataset, stage)
         self.progress.end(name, facts)
         return dataset
@@ -270,13 +277,13 @@ class Run:
             self.lineage |= {f"{name}.verdict" if column == "verdict" else column: lineage["as"] for column in stage.writes().names}
         return lineage
 
-    def _cross_test(self, name: str, stage: Stage, joined: Dataset, artifact: Artifact, records: Records) -> None:
+    def _cross_test(self, name: str, stage: Stage, joined: Dataset, artifact: Artifact, records: Records, identity: str) -> None:
         """Before stored vectors are made anew by a changed encoder: does it put texts where the old one did?"""
         assert self.refresh is not None
         if anchors.vector_column(stage) and self.refresh.encoder(name) is None:
             self.progress.note(name, "cross-test of the changed encoder")
             limit_threads(self.recipe.threads)
-            if found := anchors.cross_test(self.folder, name, stage, artifact.folder, joined.shards, records.by_shard):
+            if found := anchors.cross_test(self.folder, name, stage, artifact.folder, joined.shards, records.by_shard, identity):
                 self.refresh.note_encoder(name, found)
 
     def _basis(self, stage: Stage, described: Mapping[str, Any]) -> str:
@@ -379,6 +386,8 @@ class Run:
         frozen = whole and self.refresh and self.refresh.frozen and stage.fit_makes == "model" and record.get("basis") == basis
         if whole and (record["fingerprint"] == wanted or frozen):
             facts.fitted = facts.fitted or ("reused" if record["fingerprint"] == wanted else "frozen")
+            if record["fingerprint"] == wanted and record.get("basis") != basis:  # made otherwise, of the same values
+                write_json(folder / "artifact.json", {**record, "basis": basis})
         else:
             if (
                 self.refresh
@@ -476,7 +485,9 @@ class Run:
         if self.refresh:
             keys, staying = self.refresh.names(self.scanned, records.by_shard)
             self.refresh.check_vanished()
-            staying = [key for key in staying if key in records.by_shard and self._still_there(records.by_shard[key])]
+            lost = [key for key in staying if key not in records.by_shard or not self._still_there(records.by_shard[key])]
+            self.refresh.check_staying(lost)
+            staying = [key for key in staying if key not in lost]
         self.touched[name].update(keys, staying)
         tasks: list[tuple[FileTask, Mapping[str, Any]]] = []
         moved: list[tuple[FileTask, Mapping[str, Any], dict[str, Any]]] = []
@@ -503,6 +514,11 @@ class Run:
                 self._commit_file(task, result, abouts[task.shard], records)
                 facts.executed += 1
                 self.progress.advance(sum(shard["rows"] for shard in result["shards"]))
+        self.source_rows = {
+            item.name: sum(shard["rows"] for shard in records.by_shard[key]["shards"]) for key, item in zip(keys, self.scanned, strict=True)
+        }
+        if self.refresh:
+            self.refresh.check_emptied(self.source_rows)
         shards = []
         for key in sorted([*keys, *staying]):
             record = records.by_shard[key]
@@ -589,10 +605,10 @@ class Run:
         numbers = versions.numbers()
         number = numbers[-1] if numbers else 0
         last = versions.record(number)
-        if last and last["fingerprint"] == wanted and same_files(versions.place(number), last["files"]):
+        if last and last["fingerprint"] == wanted and (number in versions.withdrawn() or same_files(versions.place(number), last["files"])):
             facts.reused = 1
         else:
-            if not numbers or (last and last["fingerprint"] != wanted):  # else this version is damaged, and written again
+            if not last or last["fingerprint"] != wanted:  # else its files are damaged, and written again
                 number += 1
             base = versions.current() if versions.current() != number else max((known for known in numbers if known < number), default=None)
             self.progress.note("publish", "writing")
@@ -607,12 +623,11 @@ class Run:
             last |= {"after": self.refresh.state["base"] if self.refresh else None, "recipe": self.recipe.resolved}
             last |= {"clusters": clusters_of(self.folder)}
             last |= {"next": self.refresh.state["next"] if self.refresh else self.files}
-            last["sources"] = (
-                self.refresh.sources(self.scanned) if self.refresh else [[*item.name, item.fingerprint] for item in self.scanned]
-            )
+            last["sources"] = [[*item.name, item.fingerprint, self.source_rows[item.name], item.about["content"]] for item in self.scanned]
+            last["sources"] += self.refresh.state["staying_sources"] if self.refresh else []
             write_json(versions.folder / f"{number}.json", {**last, "files": commit_folder(attempt, versions.place(number))})
             facts.executed = 1
-        if not last.get("withdrawn"):
+        if number not in versions.withdrawn():
             versions.point(number)
         facts.shards, facts.rows = len(joined.shards), joined.rows
         facts.seconds += time.perf_counter() - started
@@ -662,7 +677,8 @@ class Run:
             name = Path(place).relative_to(self.folder / "stages").as_posix()
             if "manifest.jsonl" in files and name not in self.records:
                 records = Records(Path(place))
-                for shard in [shard for shard in records.by_shard if f"{shard}.parquet" not in corpus]:
+                makes = records.facts.get("generates", False)  # a generator that the recipe has no more: its rows are gone from corpus/
+                for shard in [shard for shard in records.by_shard if makes or f"{shard}.parquet" not in corpus]:
                     records.forget(shard)
                     Path(place, f"{shard}.parquet").unlink(missing_ok=True)
                 records.merge()

@@ -13,6 +13,7 @@ folder, so `ls curate/score` is the catalogue.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -174,10 +175,34 @@ class Stage(BaseModel):
         return type(self).model_validate({**self.model_dump(), **changes})
 
 
-def write_decision(folder: Path, shard: str, columns: pa.Table) -> None:
-    """Store what a fit decided about one shard: same rows, same order as `inputs.table(shard)`."""
+def rows_key(table: pa.Table) -> bytes:
+    """Digest of which rows a table holds, in order; it has the column row_id."""
+    return hashlib.sha256("".join(table.column("row_id").to_pylist()).encode()).hexdigest()[:32].encode()
+
+
+def write_decision(folder: Path, shard: str, columns: pa.Table, rows: pa.Table | None = None) -> None:
+    """Store what a fit decided about one shard: same rows, same order as `inputs.table(shard)`.
+
+    rows   of a model, which is applied to other rows later: the table it was decided for (row_id), see `known_decision`
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if rows is not None:
+        columns = columns.replace_schema_metadata({b"rows": rows_key(rows)})
     pq.write_table(columns, folder / f"{shard}.decision", compression="zstd", compression_level=3)
+
+
+def known_decision(folder: Path, table: pa.Table) -> pa.Table | None:
+    """What a model's fit decided about exactly these rows of a shard (shard, row_id); None for others.
+
+    A shard's name alone does not say it: at a refresh a model is frozen while rows come out of hiding, and a file may take another's name.
+    """
+    path = folder / f"{table.column('shard')[0].as_py()}.decision"
+    if not path.is_file():
+        return None
+    with pq.ParquetFile(path) as file:
+        if (file.schema_arrow.metadata or {}).get(b"rows") != rows_key(table):
+            return None
+        return file.read(use_threads=False).replace_schema_metadata(None)
 
 
 def read_decision(folder: Path) -> TableFunction:

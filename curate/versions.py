@@ -26,6 +26,7 @@ from curate.errors import Damaged, UserMistake
 from curate.ledger import NO_SCORES, fates, is_generated
 from curate.store import aside_of, disk_errors, read_json, same_files, sync, write_json
 
+WITHDRAWN = "withdrawn.json"
 QUANTILES = 101  # of a score, stored with a version
 
 ROWS = pa.schema(
@@ -63,7 +64,8 @@ class Versions:
         return int(name) if name.isdigit() else None
 
     def record(self, number: int | None) -> dict[str, Any] | None:
-        return None if number is None else read_json(self.folder / f"{number}.json")
+        found = None if number is None else read_json(self.folder / f"{number}.json")
+        return found if found and {"fingerprint", "files"} <= found.keys() else None
 
     def place(self, number: int) -> Path:
         return self.folder / str(number)
@@ -103,28 +105,27 @@ class Versions:
             raise UserMistake(f"{self.run} has no published version: `curate run` or `curate refresh` makes one")
         there = [number for number in self.numbers() if self.place(number).exists()]
         if to is None:
-            to = max((number for number in there if number < now and not (self.record(number) or {}).get("withdrawn")), default=None)
+            to = max((number for number in there if number < now and number not in self.withdrawn()), default=None)
             if to is None:
                 raise UserMistake(
                     f"{self.run}: there is no version before {now} on the disk to go back to; refresh.keep_versions says how many stay"
                 )
         if to not in there:
             raise UserMistake(f"{self.run}: version {to} is not on the disk; there are {', '.join(map(str, there))}")
-        if not same_files(self.place(to), (self.record(to) or {})["files"]):
+        if not same_files(self.place(to), (self.record(to) or {}).get("files", {"": ["", 0, 0]})):
             raise UserMistake(
                 f"{self.place(to)} is not as it was published: `curate verify {self.run}` says what is wrong; name another version with --to"
             )
-        for number in self.numbers():
-            if number > to and number <= max(now, to):
-                self.withdraw(number)
-        if (self.record(to) or {}).get("withdrawn"):
-            write_json(self.folder / f"{to}.json", {name: value for name, value in (self.record(to) or {}).items() if name != "withdrawn"})
+        marks = {number for number in self.withdrawn() if number != to} | {
+            number for number in self.numbers() if to < number <= max(now, to)
+        }
+        write_json(self.folder / WITHDRAWN, sorted(marks))
         self.point(to)
         return now, to
 
-    def withdraw(self, number: int) -> None:
-        """Mark a version: a later run that comes to the same rows does not make it current again."""
-        write_json(self.folder / f"{number}.json", {**(self.record(number) or {}), "withdrawn": True})
+    def withdrawn(self) -> set[int]:
+        """Versions that were rolled back: a later run that comes to the same rows does not make them current again."""
+        return set(read_json(self.folder / WITHDRAWN) or ())
 
     def keep_last(self, most: int) -> list[int]:
         """Remove the rows of all but the last `most` versions, and of no version that is current; their records and changes stay.
@@ -132,7 +133,9 @@ class Versions:
         What became of every row in the version that the current one followed stays too: the same refresh, called again, looks it up.
         """
         gone, followed = [], (self.record(self.current()) or {}).get("after")
-        for number in self.numbers()[:-most]:
+        counted = [number for number in self.numbers() if number not in self.withdrawn()]
+        old = set(counted[:-most]) | {number for number in self.withdrawn() if number < min(counted[-most:], default=0)}
+        for number in sorted(old):
             if number != self.current() and self.place(number).exists():
                 shutil.rmtree(self.place(number))
                 gone.append(number)
@@ -164,6 +167,9 @@ def rows_of(dataset: Dataset, decisions: Sequence[str]) -> Iterator[pa.Table]:
         names = [name for name in ("row_id", "source", "file", "line", "origin", "depth", "cluster", "tokens") if name in shard.columns]
         table = read_columns(dataset.root, shard, names)
         fate = fates(dataset.root, shard, decisions)
+        names = [
+            name for name in names if name not in ("cluster", "depth", "tokens") or pa.types.is_integer(table.schema.field(name).type)
+        ]  # a user's own may be words
         columns = {name: fate[name] for name in ("fate", "step", "rule")} | {name: table[name] for name in names}
         columns["place"] = pa.array(places(*(table[name].to_pylist() for name in ("row_id", "source", "file", "line"))))
         twin = pa.array(np.zeros(shard.rows, bool))

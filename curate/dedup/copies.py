@@ -199,14 +199,25 @@ def _near(
             compare(pairs[pairs[:, 0] < own])  # first < second: two known rows are not compared
         alone = alone & (np.arange(n) < own)
         alone[np.concatenate(found)[:, 0]] = False
-    label = np.arange(n)
-    for pairs in _candidates(rows, read, alone, threshold, measure, label):
-        compare(pairs)
-        ties = np.concatenate(found)
-        ties = ties[ties[:, 1] < own]
-        if levels is not None:  # a generated row ties no others together, nor does a new one
-            ties = ties[(levels[ties] == 0).all(axis=1)]
-        label[:] = connected(ties, rows.rank)
+    new = np.zeros(n, bool) if levels is None else levels == 1
+
+    def among(alone: np.ndarray, same: np.ndarray, level: int) -> None:
+        """Compare rows; those in `same` not with one another. What ties rows of `level` together is compared once: many like rows are not looked at pair by pair."""
+        label = np.where(same, n, np.arange(n))
+        for pairs in _candidates(rows, read, alone, threshold, measure, label):
+            compare(pairs)
+            ties = np.concatenate(found)
+            ties = ties[ties[:, 1] < own]
+            if levels is not None:  # a generated row ties no others together, nor does a new one those that were there
+                ties = ties[(levels[ties] == level).all(axis=1)]
+            label[~same] = connected(ties, rows.rank)[~same]
+
+    among(alone, new, 0)
+    if new.any():  # new rows that are like none that was there, among themselves
+        fallen = np.concatenate(found)
+        free = alone & new
+        free[fallen[new[fallen].any(axis=1) & ~new[fallen].all(axis=1) & (fallen < own).all(axis=1)].ravel()] = False
+        among(free, np.zeros(n, bool), 1)
     every, first = np.unique(np.concatenate(found), axis=0, return_index=True)
     return every, np.concatenate(similarities)[first]
 

@@ -275,10 +275,13 @@ def _keys(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _new(rows: pa.Table, known_rows: int) -> np.ndarray | None:
-    """At a refresh, which rows the version before had not; None where that is not known of any."""
+    """At a refresh, which rows did not survive in the version before; None where that is not known of any.
+
+    A duplicate of yesterday is none of those that may tie others together today: it may have fallen to its best twin and be like another survivor.
+    """
     if "survived_before" not in rows.column_names:
         return None
-    return np.concatenate([np.asarray(rows["survived_before"].fill_null(-1)) < 0, np.zeros(known_rows, bool)])
+    return np.concatenate([np.asarray(rows["survived_before"].fill_null(-1)) < 1, np.zeros(known_rows, bool)])
 
 
 def _rank(stage: Deciding, rows: pa.Table, raw: np.ndarray, length: np.ndarray) -> np.ndarray:

@@ -20,21 +20,26 @@ LEAST = 10
 
 def vector_column(stage: Stage) -> str | None:
     """The column of vectors that a stage writes from text alone, or None."""
+    if type(stage).__module__.split(".")[:2] != ["curate", "embed"]:
+        return None
     kinds = {field.name: field.type for field in stage.writes() if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type)}
     found = [name for name, kind in kinds.items() if pa.types.is_floating(kind.value_type)]
     return found[0] if len(found) == 1 and stage.models() else None
 
 
 def cross_test(
-    root: Path, name: str, stage: Stage, artifact: Path, shards: Sequence[Shard], records: Mapping[str, Mapping[str, Any]]
+    root: Path, name: str, stage: Stage, artifact: Path, shards: Sequence[Shard], records: Mapping[str, Mapping[str, Any]], identity: str
 ) -> dict[str, Any] | None:
-    """How well a changed encoder agrees with the one that made the stored vectors, as a mapping; None where there are too few to tell."""
+    """How well a changed encoder agrees with the one that made the stored vectors, as a mapping; None where there are too few to tell.
+
+    identity   of the changed one: shards that it has made already, before a kill, are no witnesses
+    """
     from curate.algorithms.encoder_agreement import agreement
     from curate.algorithms.knn import unit_rows
     from curate.cluster._clustering import vector_rows
 
     column = vector_column(stage)
-    known = [shard for shard in shards if shard.name in records]
+    known = [shard for shard in shards if shard.name in records and records[shard.name].get("identity") != identity]
     if column is None or not known:
         return None
     tables, old = [], []
@@ -49,6 +54,8 @@ def cross_test(
         except (Damaged, FileNotFoundError):
             continue
         there = np.flatnonzero(np.asarray(vectors.is_valid()))
+        if not len(there):
+            continue
         ids = table["row_id"].take(pa.array(there)).to_pylist()
         chosen = pa.array(sorted(there[np.argsort(ids)[:ROWS]].tolist()), pa.int64())  # ids are hashes: a fair draw
         tables.append(table.take(chosen).select([each for each in table.column_names if each != "row_id" or each in stage.reads()]))

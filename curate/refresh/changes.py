@@ -42,6 +42,7 @@ class Files:
     vanished: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()  # vanished, their rows stay
     unreadable: tuple[str, ...] = ()
+    gone: frozenset[tuple[str, str]] = frozenset()  # (source, file) of the vanished ones: two sources may have a file of one name
 
 
 def compared(before: pa.Table, now: pa.Table, files: Files = Files()) -> pa.Table:
@@ -93,14 +94,15 @@ def _why_entered(rows: pa.Table, before: pa.Table) -> list[str]:
 
 def _why_left(rows: pa.Table, now: pa.Table, files: Files) -> list[str]:
     known = _found(rows, now)
-    vanished, unreadable = set(files.vanished), set(files.unreadable)
+    unreadable = set(files.unreadable)
     found = []
-    for origin, file, step, rule, there in zip(
-        *(table.to_pylist() for table in (rows["origin"], rows["file"], known["step"], known["rule"], known["fate"])), strict=True
+    for origin, source, file, step, rule, there in zip(
+        *(table.to_pylist() for table in (rows["origin"], rows["source"], rows["file"], known["step"], known["rule"], known["fate"])),
+        strict=True,
     ):
         if there is not None:
             found.append(f"{step}: {rule}")
-        elif file in vanished:
+        elif (source, file) in files.gone:
             found.append("source_vanished")
         elif file in unreadable:
             found.append("source_unreadable")
@@ -184,8 +186,13 @@ def _files(files: Files) -> list[str]:
     ):  # fmt: skip
         if names:
             more = f" and {len(names) - MOST_FILES} more" if len(names) > MOST_FILES else ""
-            lines.append(f"- {len(names)} file{'s' if len(names) > 1 else ''} {words}: {', '.join(names[:MOST_FILES])}{more}")
+            lines.append(f"- {len(names)} file{'s' if len(names) > 1 else ''} {words}: {', '.join(map(_plain, names[:MOST_FILES]))}{more}")
     return [*(lines or ["- no source file changed"]), ""]
+
+
+def _plain(name: str) -> str:
+    """A name from outside on one line of a table: neither a heading nor a cell can be forged with it."""
+    return "".join(letter if letter.isprintable() else " " for letter in name).replace("|", "\\|")
 
 
 def _totals(story: Story) -> list[str]:
@@ -213,8 +220,8 @@ def _reasons(changes: pa.Table, change: str, title: str) -> list[str]:
     lines = [f"### {title}: {sum(counts.values()):,} rows", "", "| why | rows | for example |", "|---|---:|---|"]
     for why, number in counts.items():
         some = changes.filter(pc.and_(pc.equal(changes["change"], change), pc.equal(changes["why"], why))).slice(0, EXAMPLES)
-        places = ", ".join(f"{row['file']}:{row['line']} ({row['row_id'][:8]})" for row in some.to_pylist())
-        lines.append(f"| {why} | {number:,} | {places} |".replace("\n", " "))
+        places = ", ".join(f"{_plain(row['file'])}:{row['line']} ({row['row_id'][:8]})" for row in some.to_pylist())
+        lines.append(f"| {_plain(why)} | {number:,} | {places} |")
     return [*lines, ""]
 
 

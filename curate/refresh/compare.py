@@ -68,8 +68,7 @@ def clusters_of(folder: Path) -> str:
 
 def compare(before: State, after: State, sample: int = 3) -> dict[str, Any]:
     """Everything that `curate diff` says, as one mapping."""
-    gone = set(pc.unique(before.rows["file"]).to_pylist()) - set(pc.unique(after.rows["file"]).to_pylist())
-    changes = compared(before.rows, after.rows, Files(vanished=tuple(sorted(gone))))
+    changes = compared(before.rows, after.rows, Files(gone=frozenset(_files(before.rows) - _files(after.rows))))
     counts = {name: (before.like[name], after.like[name]) for name in ("read", "kept", "kept_generated", "tokens_kept")}
     rules = [_rules(side.rows) for side in (before, after)]
     scores = {}
@@ -92,6 +91,10 @@ def compare(before: State, after: State, sample: int = 3) -> dict[str, Any]:
         "clusters": {"shift": moved, "most": list(most[:MOST_CLUSTERS])} if moved is not None else None,
         "clusters_said": "clusters were fitted anew: their numbers cannot be compared" if before.clusters and after.clusters and not same else "",
     }  # fmt: skip
+
+
+def _files(rows: pa.Table) -> set[tuple[str, str]]:
+    return {(row["source"], row["file"]) for row in rows.group_by(["source", "file"]).aggregate([]).to_pylist()}
 
 
 def _rules(rows: pa.Table) -> dict[str, int]:
@@ -148,5 +151,10 @@ def _in_run(state: State, wanted: pa.Array) -> Iterator[pa.Table]:
 
 def _published(state: State, wanted: pa.Array) -> Iterator[pa.Table]:
     for file in sorted((state.dataset / "data").glob("*.parquet")):
-        table = pq.read_table(file, columns=["row_id", "prompt", "text"])
+        names = [name for name in ("row_id", "prompt", "text") if name in pq.read_schema(file).names]
+        if "row_id" not in names:
+            return
+        table = pq.read_table(file, columns=names)
+        for name in {"prompt", "text"} - set(names):  # left out of what is published
+            table = table.append_column(name, pa.nulls(table.num_rows, pa.large_string()))
         yield table.filter(pc.is_in(table["row_id"], value_set=wanted))

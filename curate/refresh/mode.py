@@ -17,6 +17,7 @@ from curate.errors import NeedsDecision, UserMistake
 from curate.refresh.before import COLUMNS, Before
 from curate.refresh.changes import Files
 from curate.refresh.settings import Refresh
+from curate.stage import Stage
 from curate.store import digest, read_json, sha256_file, write_json
 from curate.versions import Versions
 
@@ -39,9 +40,11 @@ class Scanned:
 
 
 def inputs_of(scanned: Sequence[Scanned], recipe: Any) -> str:
-    """Digest of everything that a version is made of: source files, recipe, our code and libraries."""
+    """Digest of everything that a version is made of: source files, the recipe with the files and models it names, its pipeline, our code and libraries."""
     files = sorted((*item.name, item.fingerprint) for item in scanned)
-    return digest([files, recipe.resolved, fingerprint.package_digest(), fingerprint.versions()])
+    stages = {name: fingerprint.of_stage(stage, recipe.threads) for name, stage in recipe.sections.items() if isinstance(stage, Stage)}
+    pipeline = Path(recipe.pipeline.__code__.co_filename).read_bytes().hex()
+    return digest([files, recipe.resolved, stages, pipeline, fingerprint.package_digest(), fingerprint.versions()])
 
 
 class Refreshing:
@@ -74,18 +77,20 @@ class Refreshing:
         return [self.state["names"][item.fingerprint] for item in scanned], list(self.state["staying"])
 
     def _begin(self, inputs: str, old: Mapping[str, Any], scanned: Sequence[Scanned], records: Mapping[str, Mapping[str, Any]]) -> None:
-        base = self.versions.current()
+        base = published = self.versions.current()
         current = self.versions.record(base) or {}
+        if base is not None and not current and not self.accept:
+            raise NeedsDecision(
+                f"{self.versions.folder / f'{base}.json'} is damaged: without it this refresh does not know what version {base} was made of. `curate verify {self.folder}` says "
+                "more; `curate rollback` goes back to a version that is whole; --accept begins anew, as a first run does"
+            )
         if current.get("inputs") == inputs and not self.asked_refit:
             base = current["after"]  # nothing has changed: come to the same rows by the same road
-        if base is not None and "beside" not in (self.versions.record(base) or {}):
+        followed = self.versions.record(base) or {}
+        if base is not None and "beside" not in followed:
             base = None  # published before there were rows files: this refresh has nothing to follow
         if base is not None and not self.versions.beside(base):
-            if not self.accept:
-                raise NeedsDecision(
-                    f"{self.versions.rows_file(base)} is damaged: without it this refresh does not know which rows were published in version {base}. "
-                    f"`curate verify {self.folder}` says more; `curate rollback` goes back to a version that is whole; --accept goes on without it"
-                )
+            self._ask_about_damaged_rows(base)
             base = None
         names = {record["fingerprint"]: key for key, record in records.items()}
         following = max([old.get("next", 0), current.get("next", 0), *(int(key) + 1 for key in records)])
@@ -95,15 +100,26 @@ class Refreshing:
                 following += 1
         if following > MOST_KEYS:
             raise UserMistake(f"{self.folder}: shard names are used up after {MOST_KEYS:,} files: `curate run` once, it names them anew")
-        was = {(source, name): mark for source, name, mark in (self.versions.record(base) or {}).get("sources", ())}
-        now = {item.name: item.fingerprint for item in scanned}
+        sources = {(source, name): rest for source, name, *rest in followed.get("sources", ())}
+        was, now = {key: rest[0] for key, rest in sources.items()}, {item.name: item.fingerprint for item in scanned}
         gone = [key for key in was if key not in now]
         keep = self.settings.on_vanish == "keep"
         staying = {key: names[was[key]] for key in gone if keep and was[key] in names}
+        cut_anew = sum(
+            item.fingerprint != was.get(item.name) and item.about["content"] == sources[item.name][-1]
+            for item in scanned
+            if item.name in sources
+        )
+        if cut_anew > self.settings.most_recomputed * max(len(was), 1) and not (self.accept or self.asked_refit):
+            raise NeedsDecision(
+                f"settings of `ingest` have changed: {cut_anew:,} of {len(was):,} files would be cut anew although they have not changed, and every step would run over them again. "
+                f"That is above refresh.most_recomputed: {self.settings.most_recomputed:g}. Give --accept to do it, `curate plan` says what it costs"
+            )
         self.state = {
             "inputs": inputs, "base": base, "accepted": self.accept, "refit": self.asked_refit, "next": following, "encoders": {},
             "names": {item.fingerprint: names[item.fingerprint] for item in scanned}, "staying": sorted(staying.values()),
-            "staying_sources": [[*key, was[key]] for key in staying],
+            "staying_sources": [[*key, *sources[key]] for key in staying], "gone": [list(key) for key in gone if key not in staying], "published": published,
+            "rows": [[*key, rest[1]] for key, rest in sources.items() if len(rest) > 2 and rest[1] and key in now],
             "files": {
                 "new": [name for source, name in now if (source, name) not in was] if was else [],
                 "changed": [key[1] for key in now if was.get(key, now[key]) != now[key]],
@@ -112,6 +128,31 @@ class Refreshing:
             "vanished": len(gone) / len(was) if was else 0.0,
         }  # fmt: skip
         self._save()
+
+    def _ask_about_damaged_rows(self, base: int) -> None:
+        if not self.accept:
+            raise NeedsDecision(
+                f"{self.versions.rows_file(base)} is damaged: without it this refresh does not know which rows were published in version {base}. "
+                f"`curate verify {self.folder}` says more; `curate rollback` goes back to a version that is whole; --accept goes on without it"
+            )
+
+    def check_staying(self, lost: Sequence[str]) -> None:
+        """Ask where rows that are to stay, although their file is gone, cannot be read any more."""
+        if lost and not self.state["accepted"]:
+            raise NeedsDecision(
+                f"the rows of {len(lost)} vanished files (shards {', '.join(lost[:3])}) were to stay, and are damaged: there is nothing to make them from. "
+                "Bring the files or the shards back, or give --accept: then these rows leave"
+            )
+
+    def check_emptied(self, rows: Mapping[tuple[str, str], int]) -> None:
+        """Ask before most of a dataset leaves because its files were emptied or cut short; `rows`: what each file gives now."""
+        had = {(source, name) for source, name, _ in self.state["rows"]}
+        empty = sorted(name for source, name in had if not rows.get((source, name)))
+        if len(empty) > self.settings.most_vanished * max(len(had), 1) and not self.state["accepted"]:
+            raise NeedsDecision(
+                f"{len(empty)} of {len(had)} source files that had rows in version {self.state['base']} give none now ({', '.join(empty[:3])} ...), above refresh.most_vanished: "
+                f"{self.settings.most_vanished:g}. If they were cut or emptied by mistake, write them again; if their rows are to leave, give --accept"
+            )
 
     def check_vanished(self) -> None:
         """Ask before most of a dataset leaves because a disk was not there."""
@@ -125,11 +166,7 @@ class Refreshing:
 
     @property
     def files(self) -> Files:
-        return Files(**{kind: tuple(names) for kind, names in self.state["files"].items()})
-
-    def sources(self, scanned: Sequence[Scanned]) -> list[list[str]]:
-        """What the version to come is made of: source, name, fingerprint."""
-        return [[*item.name, item.fingerprint] for item in scanned] + list(self.state["staying_sources"])
+        return Files(**{kind: tuple(names) for kind, names in self.state["files"].items()}, gone=frozenset(map(tuple, self.state["gone"])))
 
     # -- the version before --------------------------------------------------------------------------------------
 
@@ -138,7 +175,11 @@ class Refreshing:
         if self.state["base"] is None:
             return None
         path = self.versions.rows_file(self.state["base"])
-        return Before(rows=str(path), digest=sha256_file(path))
+        found = sha256_file(path)
+        if found != self.followed["beside"][path.name][0]:  # read whole here: a lost bit changes neither size nor time
+            self._ask_about_damaged_rows(self.state["base"])
+            return None
+        return Before(rows=str(path), digest=found)
 
     def filled(self, name: str, stage: Any) -> Any:
         """The stage with a budget that was given as a share set to the amount that it was at first."""
@@ -163,14 +204,14 @@ class Refreshing:
             return
         raise NeedsDecision(
             f"step '{step}' would run {shards:,} of {of:,} shards again that have not changed themselves: {why}. That is above refresh.most_recomputed: "
-            f"{self.settings.most_recomputed:g}. Version {self.state['base']} stays as it is; give --accept to do it, `curate plan` says what it costs"
+            f"{self.settings.most_recomputed:g}. Version {self.state['published']} stays as it is; give --accept to do it, `curate plan` says what it costs"
         )
 
     def ask_about_drift(self, said: Sequence[str]) -> None:
         """Stop with exit code 4, unless the drift was accepted."""
         if not self.state["accepted"]:
             raise NeedsDecision(
-                f"new rows have drifted: {'; '.join(said)}. Version {self.state['base']} stays the published one; everything new is computed and kept. "
+                f"new rows have drifted: {'; '.join(said)}. Version {self.state['published']} stays the published one; everything new is computed and kept. "
                 "Give --accept to publish with the models as they are, or --refit to fit them anew"
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def tell(run: Any, joined: Dataset, versions: Versions, number: int, base: int |
         before = versions.rows(base)
         files = run.refresh.files if run.refresh else Files()
         unreadable = tuple(problem["file"].split(": ")[-1] for problem in run.problems)
-        files = Files(files.new, files.changed, files.vanished, files.kept, unreadable)
+        files = replace(files, unreadable=unreadable)
         changes = compared(before, rows, files)
         new = _new_values(joined, rows, before, now)
         same = record.get("clusters") == clusters_of(run.folder)

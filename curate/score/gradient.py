@@ -25,7 +25,7 @@ from curate.models import Template
 from curate.score._target import KINDS, groups_of, target_tables
 from curate.score._texts import existing
 from curate.score.perplexity import nullable
-from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction, read_decision, write_decision
+from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction, known_decision, write_decision
 
 
 class _Features(Stage):
@@ -119,7 +119,7 @@ class Gradient(_Features):
     unfingerprinted: ClassVar[frozenset[str]] = frozenset({"target"})  # in `identity` by content
 
     def reads(self) -> tuple[str, ...]:
-        return ("shard", *super().reads())
+        return ("shard", "row_id", *super().reads())
 
     def reads_if_present(self) -> tuple[str, ...]:
         return () if self.target else (self.groups,)
@@ -159,15 +159,15 @@ class Gradient(_Features):
         (folder / "info.json").write_text(json.dumps(info, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         score = self._scorer(folder, seen=True)
         for shard, table in inputs.tables():
-            write_decision(folder, shard, score(self._groups(table), features.table(shard)))
+            write_decision(folder, shard, score(self._groups(table), features.table(shard)), table)
 
     def load(self, folder: Path) -> TableFunction:
-        decided, score = read_decision(folder), self._scorer(folder, seen=False)
+        score = self._scorer(folder, seen=False)
         features: list[TableFunction] = []  # the model is loaded for the first shard that the fit has not seen
 
         def align(table: pa.Table) -> pa.Table:
-            if (folder / f"{table.column('shard')[0].as_py()}.decision").is_file():
-                return decided(table)
+            if (decided := known_decision(folder, table)) is not None:
+                return decided
             if not features:
                 features.append(self._features())
             return score(self._groups(table), features[0](table))

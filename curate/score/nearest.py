@@ -25,7 +25,7 @@ from curate.score._target import KINDS, groups_of, target_tables
 from curate.score._texts import existing
 from curate.score.perplexity import nullable
 from curate.select.sample import draws
-from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction, read_decision, write_decision
+from curate.stage import FitEngine, Inputs, Resources, Stage, TableFunction, known_decision, write_decision
 
 BUCKETS = 1 << 18  # that words and pairs are hashed to
 AT_ONCE = 2000  # rows whose likenesses to all targets are in memory together
@@ -100,7 +100,7 @@ class Nearest(Stage):
         first = 0
         for shard, table in inputs.tables():
             columns = [nullable(rank[first : first + len(table)]), pa.array(most[shard].astype(np.float32))]
-            write_decision(folder, shard, pa.table(columns, schema=self.writes()))
+            write_decision(folder, shard, pa.table(columns, schema=self.writes()), table)
             first += len(table)
         likeness = [dict(zip(one.rows().tolist(), one.likeness().tolist(), strict=True)) for one in best]
         own = np.array([likeness[example][row] for example, row in zip(by.tolist(), taken.tolist(), strict=True)])
@@ -111,12 +111,11 @@ class Nearest(Stage):
         (folder / "info.json").write_text(json.dumps(info, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> TableFunction:
-        decided = read_decision(folder)
         made: list[tuple[_Target, list[tuple[np.ndarray, np.ndarray]]]] = []  # read for the first shard that the fit has not seen
 
         def rank(table: pa.Table) -> pa.Table:
-            if (folder / f"{table.column('shard')[0].as_py()}.decision").is_file():
-                return decided(table)
+            if (decided := known_decision(folder, table)) is not None:
+                return decided
             if not made:
                 with np.load(folder / "walk.npz", allow_pickle=False) as artifact:
                     by, likeness = artifact["by"], artifact["likeness"]

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -164,6 +165,9 @@ def test_a_row_of_today_ties_no_two_of_yesterday_together(project):
     project.file("b.jsonl", " ".join(between))
     assert refresh(project)["dropped"] == {"near_duplicate": 1}
     assert project.fates()[" ".join(between)] == "near_duplicate"
+    project.file("c.jsonl", "something else altogether, so that there is one more night")
+    assert refresh(project)["dropped"] == {"near_duplicate": 1}  # nor does it a night later
+    (project.data / "c.jsonl").unlink()
     project.run("full")
     assert project.ledger("full").facts["counts"]["dropped"] == {"near_duplicate": 2}  # one set of three
 
@@ -501,3 +505,109 @@ def test_readers_see_whole_versions_only(pool):
     for turn in range(200):
         versions.point(1 + turn % 2)
         assert kept_ids(pool) == known[1 + turn % 2]
+
+
+# -- what a second reader found ------------------------------------------------------------------------------------
+
+
+def test_many_new_rows_that_are_alike_are_not_compared_pair_by_pair(project):
+    from curate.dedup.copies import Rows, decide, marks
+
+    texts_ = [f"{' '.join(WORDS)} {' '.join(WORDS[:20])} {WORDS[row % 40]}{WORDS[row // 40 % 40]}{row % 3}" for row in range(1500)]
+    found = marks(texts_, "words", 5)
+    n = len(texts_)
+
+    def pairs(new):
+        rows = Rows(found.key, found.words, found.guard, found.sets.sizes, np.arange(n), new=new)
+        decided = decide(rows, lambda: [found.sets], 0.8)
+        assert (decided.survivor == 0).all()
+        return len(decided.pairs)
+
+    assert pairs(np.ones(n, bool)) == pairs(None) < n * n / 4
+
+
+def test_a_frozen_decision_about_other_rows_is_not_taken(project, tmp_path):
+    """`nearest` keeps what its fit decided by the shard's name: where another row of the shard is hidden today, it is not about these rows."""
+    from curate.stage import known_decision, write_decision
+
+    def table(*ids):
+        return pa.table({"shard": ["00001-0000"] * len(ids), "row_id": list(ids)})
+
+    write_decision(tmp_path, "00001-0000", pa.table({"rank": [1.0, 2.0]}), table("a", "b"))
+    assert known_decision(tmp_path, table("a", "b"))["rank"].to_pylist() == [1.0, 2.0]
+    assert known_decision(tmp_path, table("a", "b", "c")) is None and known_decision(tmp_path, table("a", "c")) is None
+
+
+def test_files_that_were_emptied_take_nothing_with_them(pool):
+    for number in (0, 1):
+        (pool.data / f"day-{number}.jsonl").write_text("")
+    with pytest.raises(NeedsDecision, match="2 of 3 source files that had rows"):
+        refresh(pool)
+    assert len(pool.published()) == 30
+    assert refresh(pool, accept=True)["rows_in"] == 20
+
+
+def test_a_damaged_record_of_the_published_version_is_asked_about(pool):
+    record = pool.folder / "run/versions/1.json"
+    record.write_bytes(record.read_bytes().replace(b'"base"', b'"bbse"'))
+    pool.file("day-3.jsonl", *texts(3, 20))
+    with pytest.raises(NeedsDecision, match=r"1\.json is damaged"):
+        refresh(pool)
+    assert refresh(pool, accept=True)["refresh"]["version"] == 2  # beside it, not over it
+
+
+def test_a_rollback_over_a_damaged_record_leaves_a_run_that_works(pool):
+    pool.file("day-3.jsonl", *texts(3, 20))
+    refresh(pool)
+    versions = Versions(pool.folder / "run")
+    record = pool.folder / "run/versions/2.json"
+    record.write_bytes(record.read_bytes().replace(b'"base"', b'"bbse"'))
+    assert versions.roll_back() == (2, 1)
+    pool.file("day-4.jsonl", *texts(4, 20))
+    assert refresh(pool)["refresh"]["version"] == 3
+    record = pool.folder / "run/versions/1.json"
+    record.write_bytes(record.read_bytes()[:-20])
+    with pytest.raises(UserMistake, match="not as it was published"):
+        versions.roll_back(1)
+
+
+def test_a_withdrawn_version_is_not_made_again_and_counts_for_nothing(pool):
+    pool.file("day-3.jsonl", *texts(3, 20))
+    refresh(pool)
+    versions = Versions(pool.folder / "run")
+    versions.roll_back()
+    shutil.rmtree(versions.place(2))
+    assert refresh(pool)["refresh"]["changed"] is False and versions.current() == 1
+    pool.file("day-4.jsonl", *texts(4, 20))
+    refresh(pool, changes=("refresh.keep_versions=2",))
+    assert versions.current() == 3 and versions.place(1).exists()
+    assert versions.roll_back() == (3, 1)
+
+
+def test_rows_that_were_to_stay_and_are_lost_are_asked_about(pool):
+    keep = {"changes": ("refresh.on_vanish=keep",)}
+    (pool.data / "day-2.jsonl").unlink()
+    refresh(pool, **keep)
+    (pool.folder / "run/corpus/00002-0000.parquet").unlink()
+    pool.file("day-3.jsonl", *texts(3, 20))
+    with pytest.raises(NeedsDecision, match="were to stay"):
+        refresh(pool, **keep)
+
+
+def test_a_change_of_how_files_are_cut_is_asked_about(pool):
+    with pytest.raises(NeedsDecision, match="settings of `ingest` have changed"):
+        refresh(pool, changes=("ingest.shard_rows=7",))
+    assert refresh(pool, changes=("ingest.shard_rows=7",), accept=True)["rows_in"] == 60
+
+
+def test_a_user_s_own_column_of_words_may_be_called_cluster(project):
+    project.file("a.jsonl", {"text": "one two three", "cluster": "news"}, {"text": "four five six", "cluster": "sport"})
+    project.recipe(ingest={"keep": ["cluster"]})
+    assert project.run()["kept"] == 2
+
+
+def test_a_name_from_outside_forges_no_heading(pool):
+    (pool.data / "day-3\n## Version 99 | x.jsonl").write_text(json.dumps({"text": "a text with many vowels, aeiou aeiou aeiou"}) + "\n")
+    refresh(pool)
+    text = (pool.folder / "run/dataset/CHANGES.md").read_text()
+    assert not any(line.startswith("## Version 99") for line in text.splitlines())
