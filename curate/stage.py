@@ -177,7 +177,7 @@ class Stage(BaseModel):
 
 def rows_key(table: pa.Table) -> bytes:
     """Digest of which rows a table holds, in order; it has the column row_id."""
-    return hashlib.sha256("".join(table.column("row_id").to_pylist()).encode()).hexdigest()[:32].encode()
+    return hashlib.sha256("\n".join(map(str, table.column("row_id").to_pylist())).encode()).hexdigest()[:32].encode()
 
 
 def write_decision(folder: Path, shard: str, columns: pa.Table, rows: pa.Table | None = None) -> None:

@@ -97,8 +97,10 @@ def _checked(value: Any) -> Any:
 
 def _unchecked(value: Any) -> Any:
     """Back from `_checked`; None where the value is not the one that was written."""
-    if not isinstance(value, dict) or CHECK not in value:
+    if not isinstance(value, dict):
         return value
+    if CHECK not in value:  # of an older version, or made for readers; but harm to the key itself is harm
+        return None if any(len(name) == len(CHECK) and sum(map(str.__ne__, name, CHECK)) == 1 for name in value) else value
     check = value.pop(CHECK)
     return value if digest(value)[:16] == check else None
 
