@@ -42,9 +42,17 @@ class Scanned:
 def inputs_of(scanned: Sequence[Scanned], recipe: Any) -> str:
     """Digest of everything that a version is made of: source files, the recipe with the files and models it names, its pipeline, our code and libraries."""
     files = sorted((*item.name, item.fingerprint) for item in scanned)
-    stages = {name: fingerprint.of_stage(stage, recipe.threads) for name, stage in recipe.sections.items() if isinstance(stage, Stage)}
+    sections = {**recipe.sections, "pruned": recipe.pruned}
+    stages = {name: _described(stage, recipe.threads) for name, stage in sections.items() if isinstance(stage, Stage)}
     pipeline = Path(recipe.pipeline.__code__.co_filename).read_bytes().hex()
     return digest([files, recipe.resolved, stages, pipeline, fingerprint.package_digest(), fingerprint.versions()])
+
+
+def _described(stage: Stage, threads: int) -> Any:
+    try:
+        return fingerprint.of_stage(stage, threads)
+    except UserMistake:  # it compares with a pruned copy that the run has still to make: that is described by the section `pruned`
+        return stage.model_dump(mode="json")
 
 
 class Refreshing:
