@@ -201,9 +201,9 @@ def count_workers(ray: Any) -> list[tuple[int, str]]:
         finally:
             inside.pop()
 
-    def counted_actor(resources: Any, size: int) -> Any:
+    def counted_actor(resources: Any, size: int, **options: Any) -> Any:
         made.append((size, "pool" if inside else "again"))
-        return actor(resources, size)
+        return actor(resources, size, **options)
 
     ray._actor, ray._pool = counted_actor, counted_pool
     return made
