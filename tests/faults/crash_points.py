@@ -12,6 +12,7 @@ from __future__ import annotations
 import builtins
 import errno
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -31,19 +32,12 @@ WORDS = ["granite", "chalk", "slate", "moss", "fern", "oak", "hen", "fox", "cat"
 
 def warm() -> None:
     """Import what a run needs, so that every fork has it; nothing is computed, no thread is started."""
-    import scipy.sparse
-    import scipy.sparse.csgraph
-    import scipy.stats  # noqa: F401
-
-    import curate.dedup.lexical
-    import curate.ingest.files
-    import curate.pipeline
-    import curate.publish.dataset
-    import curate.report.facts
-    import curate.runs
-    import curate.score.length
-    import curate.score.tokens
-    import curate.select.budget  # noqa: F401
+    for name in (
+        "filelock", "numpy", "pandas", "pyarrow.acero", "pyarrow.compute", "pyarrow.dataset", "pyarrow.parquet", "ruamel.yaml", "scipy.sparse.csgraph", "scipy.stats",
+        "curate.dedup.lexical", "curate.ingest.files", "curate.pipeline", "curate.plan", "curate.publish.dataset", "curate.report.facts", "curate.report.geometry",
+        "curate.runs", "curate.score.length", "curate.score.tokens", "curate.select.budget",
+    ):  # fmt: skip
+        importlib.import_module(name)
 
 
 class Shim:

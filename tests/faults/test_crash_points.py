@@ -26,7 +26,7 @@ def memory() -> Iterator[Path]:
 
 
 # Dying before an operation, and halfway through it or after it; and a disk that is full at it. The soak does all of them for all commands.
-UNITS = (("run", "torn"), ("run", "full"), ("refresh", "before"), ("refresh", "torn"), ("refresh", "full"))
+UNITS = (("refresh", "torn"), ("run", "before"), ("run", "torn"), ("refresh", "full"), ("run", "full"))
 
 
 @pytest.fixture(scope="module")
