@@ -33,11 +33,14 @@ WORDS = ["granite", "chalk", "slate", "moss", "fern", "oak", "hen", "fox", "cat"
 def warm() -> None:
     """Import what a run needs, so that every fork has it; nothing is computed, no thread is started."""
     for name in (
-        "filelock", "numpy", "pandas", "pyarrow.acero", "pyarrow.compute", "pyarrow.dataset", "pyarrow.parquet", "ruamel.yaml", "scipy.sparse.csgraph", "scipy.stats",
+        "filelock", "jinja2", "numpy", "pandas", "pyarrow.acero", "pyarrow.compute", "pyarrow.dataset", "pyarrow.parquet", "ruamel.yaml", "scipy.sparse.csgraph", "scipy.stats",
         "curate.dedup.lexical", "curate.ingest.files", "curate.pipeline", "curate.plan", "curate.publish.dataset", "curate.report.facts", "curate.report.geometry",
         "curate.runs", "curate.score.length", "curate.score.tokens", "curate.select.budget",
     ):  # fmt: skip
         importlib.import_module(name)
+    from curate.fingerprint import versions
+
+    versions()  # read from the disk once
 
 
 class Shim:
