@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,16 +22,16 @@ from curate.algorithms.set_join import (
     counters,
     joined,
     of_hashes,
+    prefix_sizes,
     prefixes,
     similarity,
-    together,
 )
 from curate.algorithms.shingles import Unit, shingled
 from curate.byte_blocks import byte_blocks
+from curate.dedup.buckets import Buckets
 
 SHORT = 50  # words; below, one number or "not" can turn the meaning round without moving the similarity
 NO_TEXT = b"\xff" * 16  # the key of a row without a text, which is no copy of anything
-MOST_ENTRIES = 1 << 23  # of prefixes at a time, about 25 bytes each and twice that while they are sorted
 
 
 @dataclass(frozen=True)
@@ -136,17 +137,19 @@ def decide(
     measure: Measure = "jaccard",
     exact_only: bool = False,
     agree: Callable[[np.ndarray], np.ndarray] | None = None,
+    room: Path | None = None,
 ) -> Decided:
     """Which rows go, and for whom. `read` gives the sets of all rows, part by part in their order; it is called a few times.
 
     agree  function: pairs (m, 2) -> bool (m,), which near pairs may be joined
+    room   a folder for what does not fit into memory while pairs are sought; None: everything is held
     """
     n = len(rows)
     head = _exact(rows)
     alone = head == np.arange(n)
     pairs, alike = np.empty((0, 2), np.int64), np.empty(0)
     if not exact_only:
-        pairs, alike = _near(rows, read, alone, threshold, measure, agree)
+        pairs, alike = _near(rows, read, alone, threshold, measure, agree, room)
     survivor, closest = _join(rows, pairs, alike)
     survivor = survivor[head]
     gone = survivor != np.arange(n)
@@ -176,6 +179,7 @@ def _near(
     threshold: float,
     measure: Measure,
     agree: Callable[[np.ndarray], np.ndarray] | None,
+    room: Path | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(pairs, similarity) of rows that may be joined. Of very many only as many as tie the same rows together."""
     n, own, levels = len(rows), len(rows) - rows.known, rows.levels()
@@ -195,7 +199,7 @@ def _near(
     if rows.known:
         # What known rows take is taken first: it must tie no others together.
         label = np.where(np.arange(n) < own, n, np.arange(n))
-        for pairs in _candidates(rows, read, alone, threshold, measure, label):
+        for pairs in _candidates(rows, read, alone, threshold, measure, label, room):
             compare(pairs[pairs[:, 0] < own])  # first < second: two known rows are not compared
         alone = alone & (np.arange(n) < own)
         alone[np.concatenate(found)[:, 0]] = False
@@ -204,7 +208,7 @@ def _near(
     def among(alone: np.ndarray, same: np.ndarray, level: int) -> None:
         """Compare rows; those in `same` not with one another. What ties rows of `level` together is compared once: many like rows are not looked at pair by pair."""
         label = np.where(same, n, np.arange(n))
-        for pairs in _candidates(rows, read, alone, threshold, measure, label):
+        for pairs in _candidates(rows, read, alone, threshold, measure, label, room):
             compare(pairs)
             ties = np.concatenate(found)
             ties = ties[ties[:, 1] < own]
@@ -223,7 +227,13 @@ def _near(
 
 
 def _candidates(
-    rows: Rows, read: Callable[[], Iterable[Sets]], alone: np.ndarray, least: float, measure: Measure, label: np.ndarray
+    rows: Rows,
+    read: Callable[[], Iterable[Sets]],
+    alone: np.ndarray,
+    least: float,
+    measure: Measure,
+    label: np.ndarray,
+    room: Path | None,
 ) -> Iterator[np.ndarray]:
     def parts() -> Iterable[tuple[int, Sets]]:
         start = 0
@@ -235,20 +245,12 @@ def _candidates(
     for start, sets in parts():
         here = np.repeat(alone[start : start + len(sets)], sets.sizes)
         count(counts, sets.values[here])
-    held, entries = [], 0
-    for start, sets in parts():
-        some = prefixes(sets, counts, least, measure, start)
-        held.append(some.where(alone[some.row]))
-        entries += len(held[-1].key)
-    if not held:
-        return
-    everything = together(held)
-    del held
-    # Every key as a whole in one part; which one, its hash decides.
-    number = -(-entries // MOST_ENTRIES) or 1
-    for part in range(number):
-        some = everything if number == 1 else everything.where(everything.key % np.uint64(number) == part)
-        yield from candidate_blocks(some, least, measure, rows.rank, label)
+    with Buckets(int(prefix_sizes(rows.sizes, least, measure)[1].sum()), room) as buckets:
+        for start, sets in parts():
+            some = prefixes(sets, counts, least, measure, start)
+            buckets.add(some.where(alone[some.row]))
+        for some in buckets:
+            yield from candidate_blocks(some, least, measure, rows.rank, label)
 
 
 def _barred(rows: Rows, pairs: np.ndarray) -> np.ndarray:

@@ -131,7 +131,8 @@ class Deciding(Stage):
         """Other datasets that rows are held against."""
         return []
 
-    def found(self, corpus: Corpus, inputs: Inputs) -> Decided:
+    def found(self, corpus: Corpus, inputs: Inputs, room: Path) -> Decided:
+        """`room`: a folder for what does not fit into memory; nothing may be left there."""
         raise NotImplementedError
 
     def rules(self, found: Decided, own: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -141,7 +142,7 @@ class Deciding(Stage):
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
         shingles = self.shingles()
         corpus = Corpus(self, inputs, engine.step(f"shingles/{self.view}-{shingles.of}-{shingles.shingle}", shingles, shared=True))
-        found = self.found(corpus, inputs)
+        found = self.found(corpus, inputs, folder)
         gone = np.flatnonzero(found.survivor[: corpus.own] != np.arange(corpus.own))
         twins, places = corpus.names(found.survivor[gone])
         rules, thresholds = self.rules(found, corpus.own, gone)

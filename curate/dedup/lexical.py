@@ -8,6 +8,7 @@ rows that are alike as texts ask different questions about one long passage. Row
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -54,9 +55,9 @@ class Lexical(Deciding):
     def identity(self) -> dict[str, Any]:
         return {"against": [known.digest() for known in self.known()]} if self.against else {}
 
-    def found(self, corpus: Corpus, inputs: Inputs) -> Decided:
+    def found(self, corpus: Corpus, inputs: Inputs, room: Path) -> Decided:
         agree = (lambda pairs: self.agreeing(pairs, corpus, inputs, self.threshold)) if self._asks_answers() else None
-        return decide(corpus.rows, corpus.sets, self.threshold, self.measure, self.exact_only, agree)
+        return decide(corpus.rows, corpus.sets, self.threshold, self.measure, self.exact_only, agree, room)
 
     def rules(self, found: Decided, own: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
         exact, known = found.exact[rows], found.survivor[rows] >= own

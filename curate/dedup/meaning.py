@@ -73,7 +73,7 @@ class Meaning(Deciding):
             )
         return float(known["threshold"])
 
-    def found(self, corpus: Corpus, inputs: Inputs) -> Decided:
+    def found(self, corpus: Corpus, inputs: Inputs, room: Path) -> Decided:
         parts: list[np.ndarray] = []
         lost: list[np.ndarray] = []
         groups: list[str] = []

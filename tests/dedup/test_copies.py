@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from curate.algorithms.set_join import of_hashes
+from curate.dedup.buckets import Buckets
 from curate.dedup.copies import Rows, decide
 
 BASE = list(range(1, 21))
@@ -55,13 +56,19 @@ def test_a_function_can_forbid_pairs():
     assert decided(*rows, agree=lambda pairs: ~(pairs == 2).any(axis=1)).survivor.tolist() == [0, 0, 2]
 
 
-def test_many_keys_are_looked_up_part_by_part(monkeypatch):
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_many_keys_are_looked_up_range_by_range(monkeypatch, tmp_path, on_disk):
     chance = np.random.default_rng(0)
     rows = [chance.integers(1, 400, 30).tolist() for _ in range(200)]
     rows += [[*row[1:], 500 + number] for number, row in enumerate(rows[::3])]
     whole = decided(*rows)
-    monkeypatch.setattr("curate.dedup.copies.MOST_ENTRIES", 50)
-    parts = decided(*rows)
+    monkeypatch.setattr("curate.dedup.buckets.MOST_ENTRIES", 50)
+    files = []
+    write = Buckets._file
+    monkeypatch.setattr(Buckets, "_file", lambda buckets, number: files.append(number) or write(buckets, number))
+    parts = decided(*rows, room=tmp_path / "room" if on_disk else None)
+    assert (len(set(files)) > 5) == on_disk
+    assert not list(tmp_path.rglob("*.entries"))
     assert parts.survivor.tolist() == whole.survivor.tolist() and (whole.survivor != np.arange(len(rows))).sum() > 50
 
 
