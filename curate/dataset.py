@@ -137,15 +137,16 @@ def union(*datasets: Dataset) -> Dataset:
     return Dataset(datasets[0].root, tuple(seen.values()), kinds)
 
 
-def read_columns(root: Path, shard: Shard, names: list[str] | tuple[str, ...]) -> pa.Table:
-    """Columns of one shard from as many files as they live in; `shard` and `position` are virtual."""
+def read_columns(root: Path, shard: Shard, names: list[str] | tuple[str, ...], parts: Sequence[str] = ()) -> pa.Table:
+    """Columns of one shard from as many files as they live in; `shard` and `position` are virtual. Of struct columns only `parts`, if any are named."""
     by_file: dict[str, list[str]] = {}
     for name in names:
         if name not in ("shard", "position"):
             by_file.setdefault(shard.columns[name].file, []).append(name)
     found: dict[str, pa.ChunkedArray | pa.Array] = {}
     for file, wanted in by_file.items():
-        table = _read_file(root / file, [shard.columns[name].name for name in wanted])
+        stored = [shard.columns[name].name for name in wanted]
+        table = _read_file(root / file, [f"{name}.{part}" for name in stored for part in parts] or stored)
         if table.num_rows != shard.rows:
             raise Damaged(str(root / file))
         for name in wanted:

@@ -6,11 +6,13 @@ is kept. `rows_in + generated == kept + dropped + quarantined`, always.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,42 +22,54 @@ from curate.errors import InternalError, UserMistake
 from curate.stage import VERDICT
 from curate.store import Records, read_json
 
+T = TypeVar("T")
+
 # Columns of numbers that are no scores.
 NO_SCORES = {"line", "map_x", "map_y", "cluster", "kmeans_cluster", "depth", "position", "parent_at"}
 
 # Columns of a table of fates; "decision" is left out, the fate says it.
 FATE = [("fate", pa.string()), ("step", pa.string()), *((part.name, part.type) for part in VERDICT if part.name != "decision")]
+PARTS = tuple(name for name, _ in FATE[2:])
 
 
-def fates(root: Path, shard: Shard, decisions: Sequence[str]) -> pa.Table:
-    """One row per row of the shard, columns as in FATE; see `fates_of`."""
-    names = [step for step in decisions if f"{step}.verdict" in shard.columns]
-    table = read_columns(root, shard, [f"{step}.verdict" for step in names])
-    return fates_of({step: table[f"{step}.verdict"] for step in names}, shard.rows)
+def fates(root: Path, shard: Shard, decisions: Sequence[str], parts: Sequence[str] = PARTS) -> pa.Table:
+    """One row per row of the shard, columns as in FATE; see `fates_of`. Of the verdicts only `parts` are read."""
+    # A verdict column without a mask has nothing against any row.
+    names = [step for step in decisions if (column := shard.columns.get(f"{step}.verdict")) and any(column.masks.values())]
+    table = read_columns(root, shard, [f"{step}.verdict" for step in names], ("decision", *parts))
+    return fates_of({step: table[f"{step}.verdict"] for step in names}, shard.rows, parts)
 
 
-def fates_of(verdicts: Mapping[str, pa.ChunkedArray], rows: int) -> pa.Table:
-    """Fate of every row (kept, dropped, quarantined), the step that decided it, and its verdict (null where kept).
+def fates_of(verdicts: Mapping[str, pa.ChunkedArray], rows: int, parts: Sequence[str] = PARTS) -> pa.Table:
+    """Fate of every row (kept, dropped, quarantined), the step that decided it, and `parts` of its verdict (null where kept).
 
     `verdicts` maps each step, in the pipeline's order, to its verdict column.
     """
-    found: dict[str, pa.Array] = {
-        name: pa.nulls(rows, kind) for name, kind in [("step", pa.string()), *((f.name, f.type) for f in VERDICT)]
-    }
-    open_rows = pa.array([True] * rows, pa.bool_())
+    kinds = {"step": pa.string(), **{part.name: part.type for part in VERDICT if part.name in ("decision", *parts)}}
+    found: dict[str, pa.Array] = {name: pa.nulls(rows, kind) for name, kind in kinds.items()}
+    open_rows = pa.repeat(True, rows)
     for name, column in verdicts.items():
         verdict = column.combine_chunks()
-        decision = pc.struct_field(verdict, [0])
-        now = pc.and_(open_rows, pc.is_in(decision, value_set=pa.array(["drop", "quarantine"])))
+        decision = pc.struct_field(verdict, "decision")
+        now = pc.and_(open_rows, pc.fill_null(pc.or_(pc.equal(decision, "drop"), pc.equal(decision, "quarantine")), False))
         if not pc.any(now).as_py():
             continue
         open_rows = pc.and_(open_rows, pc.invert(now))
         found["step"] = pc.if_else(now, name, found["step"])
-        for index, part in enumerate(VERDICT):
-            found[part.name] = pc.if_else(now, pc.struct_field(verdict, [index]), found[part.name])
+        for part in ("decision", *parts):
+            found[part] = pc.if_else(now, pc.struct_field(verdict, part), found[part])
     dropped, quarantined = (pc.fill_null(pc.equal(found["decision"], word), False) for word in ("drop", "quarantine"))
     fate = pc.if_else(dropped, "dropped", pc.if_else(quarantined, "quarantined", "kept"))
-    return pa.table({"fate": fate, **{name: found[name] for name, _ in FATE[1:]}})
+    return pa.table({"fate": fate, **{name: found[name] for name, _ in FATE[1:] if name in found}})
+
+
+def _fallen(fate: pa.Table, rule: str | None, step: str | None) -> pa.Array:
+    """Places of the rows that were not kept, by one rule or step if given."""
+    mask = pc.not_equal(fate["fate"], "kept")
+    for name, wanted in (("rule", rule), ("step", step)):
+        if wanted:
+            mask = pc.and_(mask, pc.fill_null(pc.equal(fate[name], wanted), False))
+    return pc.indices_nonzero(mask)
 
 
 def is_generated(shard: Shard) -> bool:
@@ -91,7 +105,7 @@ def count(dataset: Dataset, decisions: Sequence[str]) -> Counts:
         generated = is_generated(shard)
         counts.generated += shard.rows if generated else 0
         counts.rows_in += 0 if generated else shard.rows
-        fate = fates(dataset.root, shard, decisions)
+        fate = fates(dataset.root, shard, decisions, ("rule",))
         kept = pc.equal(fate["fate"], "kept")
         number = pc.sum(kept).as_py() or 0
         counts.kept += number
@@ -136,13 +150,12 @@ class Ledger:
     def find(self, row: str) -> list[tuple[Shard, int]]:
         """Places of a row: by row_id (or an unambiguous beginning of it), or by `file:line`."""
         file, colon, line = row.rpartition(":")
-        found: list[tuple[Shard, int]] = []
-        ids: set[str] = set()
-        for shard in self.dataset.shards:
+
+        def look(shard: Shard) -> list[tuple[int, str]]:
             if colon and line.isdigit():
                 name = self.files.get(shard.name)
                 if name is not None and name != file and not name.endswith(f"/{file}"):
-                    continue
+                    return []
                 table = read_columns(self.folder, shard, ["row_id", "file", "line"])
                 mask = pc.and_(
                     pc.equal(table["line"], int(line)), pc.or_(pc.equal(table["file"], file), pc.ends_with(table["file"], f"/{file}"))
@@ -150,9 +163,14 @@ class Ledger:
             else:
                 table = read_columns(self.folder, shard, ["row_id"])
                 mask = pc.starts_with(table["row_id"], row)
-            for position in pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist():
-                found.append((shard, position))
-                ids.add(table["row_id"][position].as_py())
+            places = pc.indices_nonzero(pc.fill_null(mask, False))
+            return list(zip(places.to_pylist(), table["row_id"].take(places).to_pylist(), strict=True))
+
+        found: list[tuple[Shard, int]] = []
+        ids: set[str] = set()
+        for shard, hits in self._each(look):
+            found += [(shard, position) for position, _ in hits]
+            ids |= {name for _, name in hits}
         if not found:
             raise UserMistake(
                 f"no row '{row}' in {self.folder}: give a row_id, its first digits, or file:line as `curate drops` prints them"
@@ -161,6 +179,11 @@ class Ledger:
             few = ", ".join(sorted(ids)[:4])
             raise UserMistake(f"'{row}' is the beginning of {len(ids)} row ids ({few} ...): give more digits")
         return found
+
+    def _each(self, look: Callable[[Shard], T]) -> Iterator[tuple[Shard, T]]:
+        """What `look` says of every shard, in their order: small things, as all are held. On all cores, since arrow lets go of the interpreter."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            yield from zip(self.dataset.shards, pool.map(look, self.dataset.shards), strict=True)
 
     def explain(self, shard: Shard, position: int) -> dict[str, Any]:
         """Everything recorded about one row: where it came from, its fate, every verdict, its scores, its twin and children."""
@@ -202,40 +225,36 @@ class Ledger:
 
     def drops(self, rule: str | None, step: str | None = None) -> Iterator[tuple[Shard, pa.Table]]:
         """Per shard, the rows not kept (by one rule, if given): their place, fate and text."""
-        for shard, fate, at in self._fallen(rule, step):
-            yield shard, self._with_text(shard, fate, at)
+        for shard in self.dataset.shards:
+            fate = fates(self.folder, shard, self.decisions)
+            if len(at := _fallen(fate, rule, step)):
+                yield shard, self._with_text(shard, fate, at)
 
     def some_drops(self, rule: str | None, sample: int) -> tuple[dict[str, int], list[tuple[Shard, dict[str, Any]]]]:
         """(rule -> rows, at most `sample` of the rows, spread evenly over the run); text is read of these alone."""
+
+        def look(shard: Shard) -> dict[str, int]:
+            fate = fates(self.folder, shard, self.decisions, ("rule",))
+            found = pc.value_counts(fate["rule"].take(_fallen(fate, rule, None)))
+            return {item["values"]: item["counts"] for item in found.to_pylist()}
+
         counts: Counter[str] = Counter()
-        found: list[tuple[Shard, pa.Array]] = []
-        for shard, fate, at in self._fallen(rule, None):
-            counts.update({item["values"]: item["counts"] for item in pc.value_counts(fate["rule"].take(at)).to_pylist()})
-            found.append((shard, at))
+        fallen: list[tuple[Shard, int]] = []
+        for shard, found in self._each(look):
+            counts.update(found)
+            fallen.append((shard, sum(found.values())))
         total = sum(counts.values())
         picks = list(range(0, total, max(1, total // sample)))[:sample]
         rows: list[tuple[Shard, dict[str, Any]]] = []
         start = 0
-        for shard, at in found:
-            mine = [pick - start for pick in picks if start <= pick < start + len(at)]
+        for shard, number in fallen:
+            mine = [pick - start for pick in picks if start <= pick < start + number]
             if mine:
-                table = self._with_text(shard, fates(self.folder, shard, self.decisions), at.take(pa.array(mine)))
+                fate = fates(self.folder, shard, self.decisions)
+                table = self._with_text(shard, fate, _fallen(fate, rule, None).take(pa.array(mine)))
                 rows += [(shard, row) for row in table.to_pylist()]
-            start += len(at)
+            start += number
         return dict(counts), rows
-
-    def _fallen(self, rule: str | None, step: str | None) -> Iterator[tuple[Shard, pa.Table, pa.Array]]:
-        """(shard, fates of its rows, places of those that were not kept), shards without any left out."""
-        for shard in self.dataset.shards:
-            fate = fates(self.folder, shard, self.decisions)
-            mask = pc.not_equal(fate["fate"], "kept")
-            if rule:
-                mask = pc.and_(mask, pc.fill_null(pc.equal(fate["rule"], rule), False))
-            if step:
-                mask = pc.and_(mask, pc.fill_null(pc.equal(fate["step"], step), False))
-            at = pc.indices_nonzero(mask)
-            if len(at):
-                yield shard, fate, at
 
     def _with_text(self, shard: Shard, fate: pa.Table, at: pa.Array) -> pa.Table:
         table = read_columns(self.folder, shard, ["row_id", "file", "line", "prompt", "response", "text", "position"]).take(at)

@@ -166,7 +166,7 @@ def rows_of(dataset: Dataset, decisions: Sequence[str]) -> Iterator[pa.Table]:
     for shard in dataset.shards:
         names = [name for name in ("row_id", "source", "file", "line", "origin", "depth", "cluster", "tokens") if name in shard.columns]
         table = read_columns(dataset.root, shard, names)
-        fate = fates(dataset.root, shard, decisions)
+        fate = fates(dataset.root, shard, decisions, ("rule",))
         names = [
             name for name in names if name not in ("cluster", "depth", "tokens") or pa.types.is_integer(table.schema.field(name).type)
         ]  # a user's own may be words

@@ -115,7 +115,10 @@ def hiding_columns(shard: Shard, hidden_by: frozenset[str], kinds: Mapping[str, 
     return [
         name
         for name in verdict_columns
-        if any(hides(decision, kinds.get(name.removesuffix(".verdict"), "other"), hidden_by) for decision in ("drop", "quarantine"))
+        if any(
+            mask and hides(decision, kinds.get(name.removesuffix(".verdict"), "other"), hidden_by)
+            for decision, mask in shard.columns[name].masks.items()
+        )
     ]
 
 

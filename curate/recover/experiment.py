@@ -69,7 +69,7 @@ def read_pool(
     for shard in ledger.dataset.shards:
         names = [*models.ROW, "row_id", "tokens", "response_tokens"]
         names += [name for name in ("cluster", "origin", "parent_at") if name in shard.columns]
-        fate = fates(ledger.folder, shard, ledger.decisions)
+        fate = fates(ledger.folder, shard, ledger.decisions, ())
         table = ledger.dataset.read(shard, names)
         judged = zip(table.to_pylist(), fate["fate"].to_pylist(), fate["step"].to_pylist(), strict=True)
         for position, (row, what, step) in enumerate(judged):

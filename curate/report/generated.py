@@ -102,6 +102,6 @@ def left_out_sources(ledger: Ledger, made: list[Made]) -> list[tuple[str, int]]:
     rules: Counter[str] = Counter()
     for shard in ledger.dataset.shards:
         if shard.name in wanted:
-            rule = fates(ledger.folder, shard, ledger.decisions)["rule"].take(pa.array(wanted[shard.name], pa.int64()))
+            rule = fates(ledger.folder, shard, ledger.decisions, ("rule",))["rule"].take(pa.array(wanted[shard.name], pa.int64()))
             rules.update(one for one in rule.to_pylist() if one is not None and one != "replaced")
     return sorted(rules.items(), key=lambda item: (-item[1], item[0]))

@@ -76,14 +76,14 @@ class Card:
 
 def published(ledger: Ledger) -> Choose:
     """The rows of the dataset."""
-    return lambda shard: _mask(pc.equal(fates(ledger.folder, shard, ledger.decisions)["fate"], "kept"))
+    return lambda shard: _mask(pc.equal(fates(ledger.folder, shard, ledger.decisions, ())["fate"], "kept"))
 
 
 def fallen_to(ledger: Ledger, step: str) -> Choose:
     """The rows that a step left out: their first verdict against them is its own."""
     if step not in ledger.decisions:
         raise UserMistake(f"no step '{step}' decides in this run; steps that do: {', '.join(ledger.decisions) or 'none'}")
-    return lambda shard: _mask(pc.equal(fates(ledger.folder, shard, ledger.decisions)["step"], step))
+    return lambda shard: _mask(pc.equal(fates(ledger.folder, shard, ledger.decisions, ())["step"], step))
 
 
 def where(ledger: Ledger, condition: str) -> Choose:
