@@ -503,3 +503,24 @@ def test_a_first_run_that_is_killed_is_known_to_status(project, monkeypatch):
             project.run()
     said = project.curate("status", "run")
     assert (said.returncode, "run: running" in said.stdout, "run the same `curate run` command to go on" in said.stdout) == (0, True, True)
+
+
+def test_a_later_run_that_is_killed_is_known_to_status_with_the_counts_of_the_last_end(three_files, monkeypatch):
+    from curate.runs import Run
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*_):
+        raise Killed
+
+    kept = three_files.run()["kept"]
+    assert "run: done" in three_files.curate("status", "run").stdout
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "publish", dies)
+        with pytest.raises(Killed):
+            three_files.run()
+    told = json.loads(three_files.curate("status", "run", "--json").stdout)
+    assert (told["state"], told["counts"]["kept"]) == ("running", kept)
+    three_files.run()
+    assert "run: done" in three_files.curate("status", "run").stdout

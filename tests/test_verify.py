@@ -150,6 +150,34 @@ def test_published_rows_that_are_not_the_kept_ones_are_told(done):
     assert any("not the rows that the verdicts keep" in fault.what for fault in found)
 
 
+def test_rows_of_a_generator_that_the_recipe_has_no_more_are_no_fault(project):
+    """They were published in version 1; version 2 has none, and neither the records nor the ledger miss them."""
+    project.file("a.jsonl", *TEXTS[:10], *(f"She said to her brother that row {row} was hers" for row in range(5)))
+    pipeline = project.folder / "generating.py"
+    pipeline.write_text(
+        """
+from curate.dataset import union
+
+STEPS = {"ingest": "ingest.settings", "antidote": "generate.antidote?", "select": "select.budget", "publish": "publish.dataset"}
+
+
+def generating(run, recipe):
+    docs = run.step("ingest", recipe.ingest)
+    rows = union(docs, *([run.step("antidote", recipe.antidote, docs)] if recipe.has("antidote") else []))
+    scores = [run.step(name, stage, rows) for name, stage in recipe.scorers_of("text")]
+    run.step("select", recipe.select, run.everything(rows), *scores)
+    run.publish(recipe.publish, rows, *scores)
+"""
+    )
+    recipe = {"pipeline": f"{pipeline}:generating", "scorers": ["length"], "select": {"budget": 1.0, "unit": "rows"}}
+    project.recipe(**recipe, antidote={"when": {}})
+    assert project.run()["generated"] == 5 and faults(project.folder / "run") == []
+    project.recipe(**recipe)
+    assert project.run(refresh=True)["generated"] == 0
+    assert faults(project.folder / "run") == []
+    assert not list((project.folder / "run/corpus").glob("*antidote*"))
+
+
 @pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 262_144, 1_000_003])
 def test_a_harmed_byte_is_found_by_its_block(tmp_path, size):
     path, draw = tmp_path / "file", random.Random(size)

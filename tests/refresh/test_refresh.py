@@ -263,6 +263,14 @@ def test_refit_fits_models_anew_and_a_second_refresh_has_nothing_to_do(clustered
     assert refresh(clustered)["executed"] == 0 and refresh(clustered, refit=True)["executed"] == 0
 
 
+def test_a_model_whose_columns_were_made_otherwise_of_the_same_values_stays_frozen(clustered):
+    """A setting of `embed` that changes no vector: the run keeps the model, and the refresh after it must know by what it was made."""
+    before, otherwise = artifact(clustered), {"changes": ("embed.max_characters=5000",)}
+    assert clustered.run(**otherwise) and clustered.executed()["embed"] == 3 and artifact(clustered) == before
+    clustered.file("day-3.jsonl", *texts(3, 40, WORDS[:24]))
+    assert refresh(clustered, **otherwise)["refresh"]["models"] == {"cluster": "frozen"} and artifact(clustered) == before
+
+
 def drift(project, **policy) -> None:
     project.recipe(**{**project.written, "refresh": {"most_recomputed": 1.0, **policy}})
     refresh(project)
