@@ -232,6 +232,7 @@ def status(run_folder: RunFolder, as_json: AsJson = False) -> None:
 
     from curate.ledger import open_run
     from curate.progress import did
+    from curate.versions import Versions
 
     ledger = open_run(run_folder)
     facts = {"run": str(run_folder), **ledger.facts}
@@ -240,6 +241,14 @@ def status(run_folder: RunFolder, as_json: AsJson = False) -> None:
         lines.append(f"  {step['name']:<24} {step['rows']:>10,} rows  {did(SimpleNamespace(**step)):<24} {step['seconds']:>8.1f} s")
     lines.append("")
     lines.append(counts_text(facts["counts"]) if facts["counts"] else "  not finished: run the same `curate run` command to go on")
+    versions = Versions(run_folder)
+    current, there = versions.current(), versions.on_disk()
+    facts["versions"] = {"current": current, "on_disk": there, "withdrawn": sorted(versions.withdrawn())}
+    if len(versions.numbers()) > 1:
+        others = ", ".join(str(number) for number in there if number != current)
+        lines.append(
+            f"  version {current} is published" + (f"; {others} can be gone back to with `curate rollback --to`" if others else "")
+        )
     _say(facts, as_json, "\n".join(lines))
 
 

@@ -58,6 +58,10 @@ class Versions:
         """Every version that was ever finished, oldest first; the rows of old ones may be gone."""
         return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit())
 
+    def on_disk(self) -> list[int]:
+        """Those whose rows are there."""
+        return [number for number in self.numbers() if self.place(number).exists()]
+
     def current(self) -> int | None:
         """The version that readers see, or None before the first."""
         name = self.pointer.readlink().name if self.pointer.is_symlink() else ""
@@ -103,7 +107,7 @@ class Versions:
         now = self.current()
         if now is None:
             raise UserMistake(f"{self.run} has no published version: `curate run` or `curate refresh` makes one")
-        there = [number for number in self.numbers() if self.place(number).exists()]
+        there = self.on_disk()
         if to is None:
             to = max((number for number in there if number < now and number not in self.withdrawn()), default=None)
             if to is None:

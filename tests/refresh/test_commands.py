@@ -73,6 +73,7 @@ def test_diff_rollback_and_verify(two_versions):
     assert "no version '9'" in two_versions.curate("diff", "run@9", "run").stderr
     assert two_versions.curate("diff", "run", "elsewhere").returncode == 2
     assert two_versions.curate("verify", "run").stdout.endswith("the ledger balances\n")
+    assert "version 2 is published; 1 can be gone back to" in two_versions.curate("status", "run").stdout
     back = two_versions.curate("rollback", "run")
     assert "version 1 again; it was 2" in back.stdout
     assert two_versions.curate("rollback", "run").returncode == 2  # there is none before it
