@@ -31,7 +31,7 @@ from kills import kill_until, start
 from curate.fingerprint import package_digest
 
 ROOT = Path(__file__).resolve().parents[1]
-KILLS_IN_A_UNIT = 20
+KILLS_IN_A_UNIT = {"inline": 100, "ray": 20}  # a command on Ray takes ten times as long
 WRITING = threading.Lock()
 
 
@@ -80,7 +80,7 @@ def of_kills(work: Path, seed: int) -> Iterator[dict[str, Any]]:
             again()
             draw = random.Random(f"{seed} {engine} {name}")
             found = kill_until(
-                folder, arguments, KILLS_IN_A_UNIT, usual, draw, lambda run=run, expected=expected: state(run) == expected, again
+                folder, arguments, KILLS_IN_A_UNIT[engine], usual, draw, lambda run=run, expected=expected: state(run) == expected, again
             )  # type: ignore[misc]
             wrong = [*found.wrong, *([f"the undisturbed command ended with {ended}"] if ended else [])]
         yield {
