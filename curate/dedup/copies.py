@@ -236,9 +236,11 @@ def _candidates(
     room: Path | None,
 ) -> Iterator[np.ndarray]:
     def parts() -> Iterable[tuple[int, Sets]]:
+        """Those in which there is a row to compare: at a refresh the second look is at a few new rows."""
         start = 0
         for sets in read():
-            yield start, sets
+            if alone[start : start + len(sets)].any():
+                yield start, sets
             start += len(sets)
 
     counts = counters(int(rows.sizes.sum()))

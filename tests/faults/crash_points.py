@@ -38,9 +38,12 @@ def warm() -> None:
         "curate.runs", "curate.score.length", "curate.score.tokens", "curate.select.budget",
     ):  # fmt: skip
         importlib.import_module(name)
+    import threadpoolctl
+
     from curate.fingerprint import versions
 
     versions()  # read from the disk once
+    threadpoolctl.threadpool_limits = lambda **_: None  # a tenth of a small run; one thread is what the environment says
 
 
 class Shim:
