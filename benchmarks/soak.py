@@ -3,7 +3,7 @@
     python benchmarks/soak.py --minutes 60 --work W --out benchmarks/results/soak.md
 
 Two jobs at a time: points (forks, in memory) in one, kills of the real command in the other. Each finished unit is a line of W/soak.jsonl; run again with
-the same W, it goes on with new seeds and the table adds up what was done with this code.
+the same W, it goes on with new seeds; the table adds up, and says how much of it was done with which code.
 """
 
 from __future__ import annotations
@@ -134,25 +134,27 @@ def forever(unit: Callable[[Path, int], Iterator[dict[str, Any]]], work: Path, u
 
 def table(work: Path) -> str:
     lines = [json.loads(line) for line in (work / "soak.jsonl").read_text().splitlines()]
-    mine = [line for line in lines if line["code"] == package_digest()[:12]]
     sums: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0, 0.0])
-    for line in mine:
+    codes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for line in lines:
         total = sums[line["kind"]]
         total[0] += line["points"]
         total[1] += 1
         total[2] += len(line["wrong"])
         total[3] += line["seconds"]
+        kill = line["kind"].startswith("kill")
+        codes[line["code"]][kill] += line["points"] if kill or "operation" in line["kind"] else 0
     rows = [
         f"| {kind} | {points:,.0f} | {units} | {wrong} | {seconds / 60:.0f} |"
         for kind, (points, units, wrong, seconds) in sorted(sums.items())
     ]
-    crash = sum(int(total[0]) for kind, total in sums.items() if "operation" in kind)
-    kills = sum(int(total[0]) for kind, total in sums.items() if kind.startswith("kill"))
+    crash, kills = (sum(found[which] for found in codes.values()) for which in (0, 1))
     return "\n".join([
-        "# Soak", "", f"`make soak`, code {package_digest()[:12]}. After every one the same command is run again, and its bytes are held against an undisturbed run's.", "",
+        "# Soak", "", "`make soak`. After every one the same command is run again, and its bytes are held against an undisturbed run's.", "",
         f"**{crash:,} crash points, {kills:,} kills of the real command, {sum(int(total[2]) for total in sums.values())} mismatches.**", "",
         "| what | how many | units | mismatches | minutes |", "|---|---:|---:|---:|---:|", *rows, "",
-        *(f"- seed {line['seed']}, {line['kind']}: {text}" for line in mine for text in line["wrong"]),
+        *(f"- code {code}{' (now)' if code == package_digest()[:12] else ''}: {points:,} points, {kills:,} kills" for code, (points, kills) in codes.items()),
+        *(f"- seed {line['seed']}, {line['kind']}, code {line['code']}: {text}" for line in lines for text in line["wrong"]),
     ])  # fmt: skip
 
 
