@@ -16,7 +16,7 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,6 +134,9 @@ class FitEngineOf:
     def step(self, name: str, stage: Stage, shared: bool = False) -> View:
         result = self.run.step(name if shared else f"{self.name}/{name}", stage, self.inputs)
         return View(self.inputs.beside(result), self.stage, ("shard", *stage.writes().names))
+
+    def map(self, function: Callable[[Any, Any], Any], job: Any, tasks: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        yield from self.run.engine.map(function, job, tasks, self.stage.resources())
 
 
 class Run:

@@ -110,6 +110,10 @@ class FitEngine(Protocol):
 
     def step(self, name: str, stage: Stage, shared: bool = False) -> Inputs: ...
 
+    def map(self, function: Callable[[Any, Any], Any], job: Any, tasks: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        """`function(job, task)` of every task, in parallel, as they finish; nothing of it is committed. Function, job and tasks are sent to workers: names of modules, settings, paths, and no tables."""
+        ...
+
 
 class Stage(BaseModel):
     """Base of every stage. Override `reads`, `writes`, `load`, and `fit` where the corpus must be seen.

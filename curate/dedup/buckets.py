@@ -1,7 +1,6 @@
-"""Entries of prefixes by ranges of their keys: in memory where they are few, else on the disk, a file a range. One range at a time is read back.
+"""Entries of prefixes by ranges of their keys: in memory where they are few, else on the disk, a file a range.
 
-A range holds every entry of its keys, so the pairs of rows that share a key are found from one range. The ranges are looked at one after the other and
-not side by side: what the pairs of one tie together is not compared again in the next, which keeps a million like rows from being a billion pairs.
+A range holds every entry of its keys, so each can be looked at by itself, by another process as well: `ranges.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _ENTRY = np.dtype([("key", np.uint64), ("row", np.int32), ("size", np.int32), ("
 
 
 class Buckets:
-    """with Buckets(most, room) as buckets: buckets.add(prefixes) ...; for prefixes in buckets: ...
+    """with Buckets(most, room) as buckets: buckets.add(prefixes) ...; then `files`, or the entries of each range in turn.
 
     most  at most so many entries will come: how many ranges there are depends on nothing else
     room  a folder for the files; None: all stays in memory
@@ -32,7 +31,7 @@ class Buckets:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         if room is not None and self.number > 1:
             room.mkdir(parents=True, exist_ok=True)
-            self._folder = tempfile.TemporaryDirectory(prefix="buckets-", dir=room)
+            self._folder = tempfile.TemporaryDirectory(prefix="ranges-", dir=room)
 
     def __enter__(self) -> Buckets:
         return self
@@ -40,6 +39,11 @@ class Buckets:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._folder is not None:
             self._folder.cleanup()
+
+    @property
+    def files(self) -> list[Path]:
+        """Of each range that has entries, in their order; empty where all is in memory. They go when the block ends."""
+        return sorted(self._place().glob("*.entries")) if self._folder else []
 
     def add(self, some: Prefixes) -> None:
         if self.number == 1:
@@ -54,21 +58,24 @@ class Buckets:
             entries = np.empty(len(chosen.key), _ENTRY)
             for name in _ENTRY.names or ():
                 entries[name] = getattr(chosen, name)
-            with self._file(number).open("ab") as file:
+            with (self._place() / f"{number:06d}.entries").open("ab") as file:
                 file.write(entries.tobytes())
 
     def __iter__(self) -> Iterator[Prefixes]:
-        """The entries of each range that has any, in the order in which they came; each can be read once."""
-        for number, held in enumerate(self._held):
-            if self._folder is not None and self._file(number).exists():
-                entries = np.fromfile(self._file(number), _ENTRY)
-                self._file(number).unlink()
-                yield Prefixes(*(np.ascontiguousarray(entries[name]) for name in _ENTRY.names or ()))
-            elif held:
+        """The entries of each range that has any; what is held in memory can be read once."""
+        yield from map(read_entries, self.files)
+        for held in self._held:
+            if held:
                 some = together(held)
                 held.clear()
                 yield some
 
-    def _file(self, number: int) -> Path:
+    def _place(self) -> Path:
         assert self._folder is not None
-        return Path(self._folder.name) / f"{number}.entries"
+        return Path(self._folder.name)
+
+
+def read_entries(file: Path) -> Prefixes:
+    """The entries of one range, in the order in which they came."""
+    entries = np.fromfile(file, _ENTRY)
+    return Prefixes(*(np.ascontiguousarray(entries[name]) for name in _ENTRY.names or ()))

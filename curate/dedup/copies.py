@@ -6,8 +6,9 @@ Arrays in, arrays out; what makes them of texts is `marks`, what feeds them from
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow as pa
 from curate.algorithms.normal_form import exact_key, normalise
 from curate.algorithms.set_join import (
     Measure,
+    Prefixes,
     Sets,
     candidate_blocks,
     connected,
@@ -88,7 +90,7 @@ class Rows:
 
     rank    int64 (n,): of the rows of a set of copies the one with the lowest survives
     known   the last so many rows are of another dataset: they survive, whatever their rank, and are compared with no other of their kind
-    raw     bool (n,), None: all;  family: of each row a name that it shares with its source and what else was made of that (only where some are not raw)
+    raw     bool (n,), None: all;  family: (n,), of each row what it shares with its source and what else was made of that (only where some are not raw)
     new     bool (n,), None: none;  at a refresh the rows that were not there before: they tie no rows together that were
     """
 
@@ -99,7 +101,7 @@ class Rows:
     rank: np.ndarray
     known: int = 0
     raw: np.ndarray | None = None
-    family: Sequence[str] = field(default=())
+    family: np.ndarray | None = None
     new: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -130,6 +132,29 @@ class Decided:
     alike: np.ndarray
 
 
+@dataclass(frozen=True)
+class Look:
+    """One look for near pairs.
+
+    alone  bool (n,): rows that are looked at, of equal texts the first
+    same   bool (n,): those of them that are not held against one another
+    level  of the rows that pairs may tie together, so that not all of them are compared; None: pairs with known rows, which tie nothing
+    """
+
+    alone: np.ndarray
+    same: np.ndarray
+    level: int | None
+
+
+class Spread(Protocol):
+    """How ranges of keys are looked at by others: `near_pairs` of each file, in their order. `room`: a folder for the files."""
+
+    @property
+    def room(self) -> Path: ...
+
+    def __call__(self, files: Sequence[Path], rows: Rows, look: Look) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
+
+
 def decide(
     rows: Rows,
     read: Callable[[], Iterable[Sets]],
@@ -137,19 +162,19 @@ def decide(
     measure: Measure = "jaccard",
     exact_only: bool = False,
     agree: Callable[[np.ndarray], np.ndarray] | None = None,
-    room: Path | None = None,
+    spread: Spread | None = None,
 ) -> Decided:
     """Which rows go, and for whom. `read` gives the sets of all rows, part by part in their order; it is called a few times.
 
-    agree  function: pairs (m, 2) -> bool (m,), which near pairs may be joined
-    room   a folder for what does not fit into memory while pairs are sought; None: everything is held
+    agree   function: pairs (m, 2) -> bool (m,), which near pairs may be joined
+    spread  who looks for pairs where there are many rows; None: this process, and all is held in memory
     """
     n = len(rows)
     head = _exact(rows)
     alone = head == np.arange(n)
     pairs, alike = np.empty((0, 2), np.int64), np.empty(0)
     if not exact_only:
-        pairs, alike = _near(rows, read, alone, threshold, measure, agree, room)
+        pairs, alike = _near(rows, read, alone, threshold, measure, agree, spread)
     survivor, closest = _join(rows, pairs, alike)
     survivor = survivor[head]
     gone = survivor != np.arange(n)
@@ -179,13 +204,60 @@ def _near(
     threshold: float,
     measure: Measure,
     agree: Callable[[np.ndarray], np.ndarray] | None,
-    room: Path | None,
+    spread: Spread | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(pairs, similarity) of rows that may be joined. Of very many only as many as tie the same rows together."""
     n, own, levels = len(rows), len(rows) - rows.known, rows.levels()
+    nobody = np.zeros(n, bool)
     found, similarities = [np.empty((0, 2), np.int64)], [np.empty(0)]
 
-    def compare(pairs: np.ndarray) -> None:
+    def seek(look: Look) -> None:
+        with Buckets(int(prefix_sizes(rows.sizes, threshold, measure)[1].sum()), spread.room if spread else None) as buckets:
+            for some in _prefixes(rows, read, look.alone, threshold, measure):
+                buckets.add(some)
+            if spread and (files := buckets.files):
+                several = spread(files, rows, look)
+            else:
+                several = (near_pairs(some, rows, read, threshold, measure, agree, look) for some in buckets)
+            for pairs, alike in several:
+                found.append(pairs)
+                similarities.append(alike)
+
+    if rows.known:
+        # What known rows take is taken first: it must tie no others together.
+        seek(Look(alone, np.arange(n) < own, None))
+        alone = alone & (np.arange(n) < own)
+        alone[np.concatenate(found)[:, 0]] = False
+    new = nobody if levels is None else levels == 1
+    seek(Look(alone, new, 0))
+    if new.any():  # new rows that are like none that was there, among themselves
+        fallen = np.concatenate(found)
+        free = alone & new
+        free[fallen[new[fallen].any(axis=1) & ~new[fallen].all(axis=1) & (fallen < own).all(axis=1)].ravel()] = False
+        seek(Look(free, nobody, 1))
+    every, first = np.unique(np.concatenate(found), axis=0, return_index=True)
+    return every, np.concatenate(similarities)[first]
+
+
+def near_pairs(
+    some: Prefixes,
+    rows: Rows,
+    read: Callable[[], Iterable[Sets]],
+    threshold: float,
+    measure: Measure,
+    agree: Callable[[np.ndarray], np.ndarray] | None,
+    look: Look,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(pairs int64 (m, 2), their similarity float64) that share a key of this range and may be joined.
+
+    What they tie together is compared once: many like rows are not looked at pair by pair.
+    """
+    n, own, levels = len(rows), len(rows) - rows.known, rows.levels()
+    label = np.where(look.same, n, np.arange(n))
+    found, similarities = [np.empty((0, 2), np.int64)], [np.empty(0)]
+    for pairs in candidate_blocks(some, threshold, measure, rows.rank, label):
+        if look.level is None:
+            pairs = pairs[pairs[:, 0] < own]  # first < second: two known rows are not compared
         pairs = pairs[~_barred(rows, pairs)]
         alike = _similarity(rows, read, pairs, measure)
         near = alike >= threshold - 1e-9
@@ -195,46 +267,19 @@ def _near(
             pairs, alike = pairs[near], alike[near]
         found.append(pairs)
         similarities.append(alike)
-
-    if rows.known:
-        # What known rows take is taken first: it must tie no others together.
-        label = np.where(np.arange(n) < own, n, np.arange(n))
-        for pairs in _candidates(rows, read, alone, threshold, measure, label, room):
-            compare(pairs[pairs[:, 0] < own])  # first < second: two known rows are not compared
-        alone = alone & (np.arange(n) < own)
-        alone[np.concatenate(found)[:, 0]] = False
-    new = np.zeros(n, bool) if levels is None else levels == 1
-
-    def among(alone: np.ndarray, same: np.ndarray, level: int) -> None:
-        """Compare rows; those in `same` not with one another. What ties rows of `level` together is compared once: many like rows are not looked at pair by pair."""
-        label = np.where(same, n, np.arange(n))
-        for pairs in _candidates(rows, read, alone, threshold, measure, label, room):
-            compare(pairs)
-            ties = np.concatenate(found)
-            ties = ties[ties[:, 1] < own]
-            if levels is not None:  # a generated row ties no others together, nor does a new one those that were there
-                ties = ties[(levels[ties] == level).all(axis=1)]
-            label[~same] = connected(ties, rows.rank)[~same]
-
-    among(alone, new, 0)
-    if new.any():  # new rows that are like none that was there, among themselves
-        fallen = np.concatenate(found)
-        free = alone & new
-        free[fallen[new[fallen].any(axis=1) & ~new[fallen].all(axis=1) & (fallen < own).all(axis=1)].ravel()] = False
-        among(free, np.zeros(n, bool), 1)
-    every, first = np.unique(np.concatenate(found), axis=0, return_index=True)
-    return every, np.concatenate(similarities)[first]
+        if look.level is None:
+            continue
+        ties = np.concatenate(found)
+        ties = ties[ties[:, 1] < own]
+        if levels is not None:  # a generated row ties no others together, nor does a new one those that were there
+            ties = ties[(levels[ties] == look.level).all(axis=1)]
+        label[~look.same] = connected(ties, rows.rank)[~look.same]
+    return np.concatenate(found), np.concatenate(similarities)
 
 
-def _candidates(
-    rows: Rows,
-    read: Callable[[], Iterable[Sets]],
-    alone: np.ndarray,
-    least: float,
-    measure: Measure,
-    label: np.ndarray,
-    room: Path | None,
-) -> Iterator[np.ndarray]:
+def _prefixes(rows: Rows, read: Callable[[], Iterable[Sets]], alone: np.ndarray, least: float, measure: Measure) -> Iterator[Prefixes]:
+    """What is looked up of the rows in `alone`, part by part."""
+
     def parts() -> Iterable[tuple[int, Sets]]:
         """Those in which there is a row to compare: at a refresh the second look is at a few new rows."""
         start = 0
@@ -247,12 +292,9 @@ def _candidates(
     for start, sets in parts():
         here = np.repeat(alone[start : start + len(sets)], sets.sizes)
         count(counts, sets.values[here])
-    with Buckets(int(prefix_sizes(rows.sizes, least, measure)[1].sum()), room) as buckets:
-        for start, sets in parts():
-            some = prefixes(sets, counts, least, measure, start)
-            buckets.add(some.where(alone[some.row]))
-        for some in buckets:
-            yield from candidate_blocks(some, least, measure, rows.rank, label)
+    for start, sets in parts():
+        some = prefixes(sets, counts, least, measure, start)
+        yield some.where(alone[some.row])
 
 
 def _barred(rows: Rows, pairs: np.ndarray) -> np.ndarray:
@@ -264,12 +306,10 @@ def _barred(rows: Rows, pairs: np.ndarray) -> np.ndarray:
 
 def same_family(rows: Rows, pairs: np.ndarray) -> np.ndarray:
     """Which pairs are a generated row and its source, or two rows made of one source, bool (len(pairs),)."""
-    found = np.zeros(len(pairs), bool)
-    if rows.raw is not None:
-        a, b = pairs.T
-        for index in np.flatnonzero(~(rows.raw[a] & rows.raw[b])):
-            found[index] = rows.family[a[index]] == rows.family[b[index]]
-    return found
+    if rows.raw is None or rows.family is None:
+        return np.zeros(len(pairs), bool)
+    a, b = pairs.T
+    return ~(rows.raw[a] & rows.raw[b]) & (rows.family[a] == rows.family[b])
 
 
 def _similarity(rows: Rows, read: Callable[[], Iterable[Sets]], pairs: np.ndarray, measure: Measure) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from pydantic import Field
 from curate.algorithms.set_join import Sets, similarity
 from curate.dedup.copies import SHORT, Decided, Marks, Rows, marks
 from curate.dedup.known import Known
+from curate.dedup.ranges import stored_sets
 from curate.errors import UserMistake
 from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdict_column, write_decision
 
@@ -76,6 +77,32 @@ def texts_of(table: pa.Table, view: str) -> list[str | None]:
     return [text if prompt is None else prompt for prompt, text in zip(texts, table["text"].to_pylist(), strict=True)]
 
 
+Agree = Callable[[np.ndarray], np.ndarray]
+
+
+def responses_agree(pairs: np.ndarray, own: int, known: Sequence[Known], inputs: Inputs, least: float) -> np.ndarray:
+    """Which pairs do not have two different responses, bool (m,): as many words in common as a Jaccard of `least` asks, and no other number."""
+    wanted = np.unique(pairs)
+    responses: list[str | None] = []
+    start = 0
+    for _, table in inputs.tables():
+        here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + table.num_rows)] - start
+        responses += table["response"].take(pa.array(here)).to_pylist() if "response" in table.column_names else [None] * len(here)
+        start += table.num_rows
+    theirs = wanted[len(responses) :] - own
+    if len(theirs):
+        every = [response for one in known for response in one.responses()]
+        responses += [every[row] for row in theirs.tolist()]
+    there = np.array([response is not None for response in responses], bool)
+    found = marks(responses, "words", 1)
+    left, right = np.searchsorted(wanted, pairs).T
+    sizes = found.sets.sizes
+    alike = similarity(found.sets.shared(np.stack([left, right], axis=1)), sizes[left], sizes[right]) >= least - 1e-9
+    alike &= (np.minimum(found.words[left], found.words[right]) >= SHORT) | (found.guard[left] == found.guard[right])
+    same = (found.key[left] == found.key[right]).all(axis=1)
+    return ~there[left] | ~there[right] | same | alike
+
+
 class Deciding(Stage):
     """Base of the stages that decide which rows are the same. Override `found` and `rules`."""
 
@@ -105,33 +132,15 @@ class Deciding(Stage):
     def shingles(self) -> Shingles:
         return Shingles(view=self.view, of="words", shingle=5)
 
-    def agreeing(self, pairs: np.ndarray, corpus: Corpus, inputs: Inputs, least: float) -> np.ndarray:
-        """Which pairs do not have two different responses, bool (m,): as many words in common as a Jaccard of `least` asks, and no other number."""
-        wanted = np.unique(pairs)
-        responses: list[str | None] = []
-        start = 0
-        for _, table in inputs.tables():
-            here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + table.num_rows)] - start
-            responses += table["response"].take(pa.array(here)).to_pylist() if "response" in table.column_names else [None] * len(here)
-            start += table.num_rows
-        theirs = wanted[len(responses) :] - corpus.own
-        if len(theirs):
-            every = [response for known in corpus.known for response in known.responses()]
-            responses += [every[row] for row in theirs.tolist()]
-        there = np.array([response is not None for response in responses], bool)
-        found = marks(responses, "words", 1)
-        left, right = np.searchsorted(wanted, pairs).T
-        sizes = found.sets.sizes
-        alike = similarity(found.sets.shared(np.stack([left, right], axis=1)), sizes[left], sizes[right]) >= least - 1e-9
-        alike &= (np.minimum(found.words[left], found.words[right]) >= SHORT) | (found.guard[left] == found.guard[right])
-        same = (found.key[left] == found.key[right]).all(axis=1)
-        return ~there[left] | ~there[right] | same | alike
+    def agreeing(self, own: int, known: Sequence[Known], inputs: Inputs) -> Agree | None:
+        """A function: pairs (m, 2) of rows -> bool (m,), which may be joined; None: all. Rows from `own` on are those of `known`."""
+        return None
 
     def known(self) -> list[Known]:
         """Other datasets that rows are held against."""
         return []
 
-    def found(self, corpus: Corpus, inputs: Inputs, room: Path) -> Decided:
+    def found(self, corpus: Corpus, inputs: Inputs, engine: FitEngine, room: Path) -> Decided:
         """`room`: a folder for what does not fit into memory; nothing may be left there."""
         raise NotImplementedError
 
@@ -142,7 +151,7 @@ class Deciding(Stage):
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
         shingles = self.shingles()
         corpus = Corpus(self, inputs, engine.step(f"shingles/{self.view}-{shingles.of}-{shingles.shingle}", shingles, shared=True))
-        found = self.found(corpus, inputs, folder)
+        found = self.found(corpus, inputs, engine, folder)
         gone = np.flatnonzero(found.survivor[: corpus.own] != np.arange(corpus.own))
         twins, places = corpus.names(found.survivor[gone])
         rules, thresholds = self.rules(found, corpus.own, gone)
@@ -233,7 +242,10 @@ class Corpus:
         self.starts = np.cumsum([0, *(rows for _, rows in self.shards)])
         known_rows = sum(len(part.length) for part in self.marked)
         is_raw = np.concatenate([np.empty(0, bool), *raw, np.ones(known_rows, bool)])
-        families = [parent or place for parent, place in zip(parents, self.names(np.arange(self.own))[1], strict=True)] if generated else []
+        families = None
+        if generated:
+            named = [parent or place for parent, place in zip(parents, self.names(np.arange(self.own))[1], strict=True)]
+            families = np.concatenate([pa.array(named).dictionary_encode().indices.to_numpy(), -1 - np.arange(known_rows)]).astype(np.int64)
         rank = np.concatenate(
             [_rank(stage, every, is_raw[: self.own], np.concatenate([np.empty(0, np.int32), *lengths])), np.arange(known_rows) - known_rows]
         )
@@ -242,14 +254,11 @@ class Corpus:
             np.concatenate([np.empty(0, np.int32), *words, *(part.words for part in self.marked)]),
             np.concatenate([np.empty(0, np.uint64), *guards, *(part.guard for part in self.marked)]),
             np.concatenate([np.empty(0, np.int64), *sizes, *(part.sets.sizes for part in self.marked)]),
-            rank, known_rows, is_raw if generated else None, [*families, *(f"known {row}" for row in range(known_rows if generated else 0))], _new(every, known_rows),
+            rank, known_rows, is_raw if generated else None, families, _new(every, known_rows),
         )  # fmt: skip
 
     def sets(self) -> Iterator[Sets]:
-        for shard, _ in self.shards:
-            column = self.signed.table(shard)["shingle_hashes"].combine_chunks()
-            lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
-            yield Sets(np.asarray(column.flatten(), np.uint64), np.concatenate([[0], np.cumsum(lengths)]))
+        yield from stored_sets(self.signed)
         for part in self.marked:
             yield part.sets
 

@@ -11,7 +11,7 @@ On organic web text semantic removal is neutral to harmful (DCLM, arXiv 2406.117
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,10 +24,11 @@ from curate import models
 from curate.algorithms.hashed_ngrams import hashed_ngrams
 from curate.algorithms.semantic_pairs import leaders, near_by_cosine
 from curate.dedup.copies import Decided, Rows
-from curate.dedup.deciding import Corpus, Deciding, texts_of
+from curate.dedup.deciding import Agree, Corpus, Deciding, responses_agree, texts_of
+from curate.dedup.known import Known
 from curate.embed.hashed import unit_vectors
 from curate.errors import UserMistake
-from curate.stage import Inputs
+from curate.stage import FitEngine, Inputs
 
 WEIGHT = 0.35  # of the second opinion
 DIMENSIONS = 1024  # of hashed n-grams
@@ -73,7 +74,10 @@ class Meaning(Deciding):
             )
         return float(known["threshold"])
 
-    def found(self, corpus: Corpus, inputs: Inputs, room: Path) -> Decided:
+    def agreeing(self, own: int, known: Sequence[Known], inputs: Inputs) -> Agree | None:
+        return (lambda pairs: responses_agree(pairs, own, known, inputs, ANSWERS)) if self.answers == "agree" else None
+
+    def found(self, corpus: Corpus, inputs: Inputs, engine: FitEngine, room: Path) -> Decided:
         parts: list[np.ndarray] = []
         lost: list[np.ndarray] = []
         groups: list[str] = []
@@ -106,8 +110,9 @@ class Meaning(Deciding):
             return found
 
         within = np.unique(groups, return_inverse=True)[1] if self.within else None
-        agree = (lambda pairs: self.agreeing(pairs, corpus, inputs, ANSWERS)) if self.answers == "agree" else None
-        return same_meaning(corpus.rows, unit, nowhere, texts, self.least(), self.agreement, within, agree)
+        return same_meaning(
+            corpus.rows, unit, nowhere, texts, self.least(), self.agreement, within, self.agreeing(corpus.own, corpus.known, inputs)
+        )
 
     def rules(self, found: Decided, own: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
         return ["semantic_duplicate"] * len(rows), np.full(len(rows), self.least())

@@ -1,0 +1,72 @@
+"""Ranges of keys as tasks: the same rows fall for the same ones whoever looks at them, in this process or on Ray's workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from curate.dedup import ranges
+from curate.engine import Inline, OnRay
+
+WORDS = [f"{a}{b}" for a in ("ra", "be", "ki", "to", "mu", "sa", "le") for b in ("lon", "dar", "vis", "pem", "nor", "tal", "gus")]
+
+
+def rows_of(seed: int, rows: int) -> list[dict[str, Any]]:
+    """Instructions of 60 words, of which a third are copies with a word or two exchanged; half of the copies have another answer."""
+    chance, found = np.random.default_rng(seed), []
+    for row in range(rows):
+        words = chance.choice(WORDS, 60).tolist()
+        answer = " ".join(chance.choice(WORDS, 12))
+        if row % 3 == 2:
+            words, answer = found[row - int(chance.integers(1, 3))]["instruction"].split(), found[row - 1]["output"]
+            for _ in range(int(chance.integers(1, 3))):
+                words[int(chance.integers(60))] = "exchanged"
+        found.append({"instruction": " ".join(words), "input": "", "output": answer if row % 2 else answer + " indeed"})
+    return found
+
+
+@pytest.fixture
+def pool(new_project):
+    old, project = new_project("old"), new_project("new")
+    old.file("old.jsonl", *rows_of(3, 30))
+    old.recipe(ingest={"kind": "instruction"})
+    old.run()
+    for number in range(3):
+        project.file(f"{number}.jsonl", *rows_of(number, 60))
+    project.file("9.jsonl", *rows_of(3, 12))
+    project.recipe(ingest={"kind": "instruction"}, near_dedup={"against": [str(old.folder / "run")], "threshold": 0.6})
+    return project
+
+
+def test_ranges_that_are_looked_at_one_by_one_find_what_one_look_at_all_finds(pool, monkeypatch):
+    pool.run("whole")
+    looked = []
+    look_at = ranges.look_at
+    monkeypatch.setattr("curate.dedup.ranges.look_at", lambda job, task: looked.append(str(task)) or look_at(job, task))
+    monkeypatch.setattr("curate.dedup.buckets.MOST_ENTRIES", 500)
+    pool.run("parts")
+    assert len(looked) > 10
+    assert pool.fates("parts") == pool.fates("whole")
+    assert {"near_duplicate", "near_duplicate_of_known", "exact_duplicate_of_known"} <= set(pool.fates("parts").values())
+    assert not [path for path in (pool.folder / "parts").rglob("*") if path.suffix in (".entries", ".npz", ".npy")]
+    # the night after, with rows that are like those of today and like one another
+    monkeypatch.setattr("curate.dedup.buckets.MOST_ENTRIES", 1 << 23)
+    pool.file("tonight.jsonl", *rows_of(0, 30), *rows_of(5, 30), *rows_of(5, 20))
+    pool.run("whole", refresh=True)
+    monkeypatch.setattr("curate.dedup.buckets.MOST_ENTRIES", 500)
+    pool.run("parts", refresh=True)
+    assert pool.column("near_dedup.verdict", "parts") == pool.column("near_dedup.verdict", "whole")
+
+
+@pytest.mark.slow
+def test_workers_that_look_at_ranges_give_the_bytes_of_one_process(pool, monkeypatch, cluster):
+    monkeypatch.setattr("curate.dedup.buckets.MOST_ENTRIES", 500)
+    pool.with_engine(Inline(), "inline")
+    ray = OnRay(workers=2)
+    try:
+        pool.with_engine(ray, "ray")
+    finally:
+        ray.close()
+    assert pool.tree("ray") == pool.tree("inline")
