@@ -56,19 +56,18 @@ class Sets:
         return Sets(self.values[places], begins)
 
     def shared(self, pairs: np.ndarray, most: int = 1 << 22) -> np.ndarray:
-        """How many elements each pair of rows shares, int64 (len(pairs),). `most` elements are compared at a time."""
+        """How many elements each pair of rows shares, int64 (len(pairs),). About `most` elements are compared at a time."""
         from scipy.sparse import csr_array
 
-        rows, at = np.unique(pairs, return_inverse=True)
-        at = at.reshape(pairs.shape)
-        some = self.take(rows)
-        names, columns = np.unique(some.values, return_inverse=True)
-        matrix: Any = csr_array((np.ones(len(columns), np.int32), columns, some.begins), shape=(len(rows), max(len(names), 1)))
         found = np.zeros(len(pairs), np.int64)
-        block = np.cumsum(some.sizes[at].sum(axis=1)) // most
+        block = np.cumsum(self.sizes[pairs].sum(axis=1)) // most
         edges = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(pairs)]
         for start, end in pairwise(edges):
-            left, right = at[start:end].T
+            rows, at = np.unique(pairs[start:end], return_inverse=True)
+            left, right = at.reshape(-1, 2).T
+            some = self.take(rows)
+            names, columns = np.unique(some.values, return_inverse=True)
+            matrix: Any = csr_array((np.ones(len(columns), np.int32), columns, some.begins), shape=(len(rows), max(len(names), 1)))
             found[start:end] = (matrix[left] * matrix[right]).sum(axis=1)
         return found
 
