@@ -1,7 +1,7 @@
 """Exact and near duplicates: every pair that reaches the threshold, exactly; every dropped row with its twin.
 
 Texts equal after normalisation are exact duplicates. For the rest: shingles, an exact set join (`algorithms/set_join.py`), and sets of rows over
-the pairs at or above the threshold. Who survives: `deciding.py`. Texts shorter than a shingle are compared by exact match only. Under 50 words a pair is
+the pairs at or above the threshold. Where there are many rows, ranges of the hashes are tasks of their own (`ranges.py`). Who survives: `deciding.py`. Texts shorter than a shingle are compared by exact match only. Under 50 words a pair is
 never joined when the words it differs in hold a number or a negation, and rows with a response only where the responses agree: most pairs of instruction
 rows that are alike as texts ask different questions about one long passage. Rows of `against` stay in any case and are not copied into the run.
 """
