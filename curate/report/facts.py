@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from curate.report import generated as made_rows
 from curate.report import geometry, names, page
 from curate.report.rules import meaning
 from curate.store import digest, read_json, write_json, write_text
+from curate.versions import Versions
 
 MOST_HISTOGRAMS = 14
 BINS = 24
@@ -39,6 +40,7 @@ def write_report(ledger: Ledger) -> Path:
             _recovery(ledger),
             _audit(ledger),
             _fairness(ledger),
+            _changes(ledger),
             [file.stat().st_mtime_ns for file in sorted(Path(__file__).parent.glob("*.*"))],  # this code and its template
         ]
     )
@@ -140,6 +142,7 @@ def gather(ledger: Ledger) -> page.Facts:
         recovery=_recovery(ledger),
         audit=_audit(ledger),
         fairness=_fairness(ledger),
+        changes=_changes(ledger),
         identities=tuple(_identities(ledger)),
         recipe=recipe,
     )
@@ -200,6 +203,18 @@ def _fairness(ledger: Ledger) -> page.Fairness | None:
     return page.Fairness(
         tuple(found["pairs"].items()), tuple(tuple(item[name] for name in names) for item in found["moved"]), tuple(found["remarks"])
     )
+
+
+def _changes(ledger: Ledger) -> page.Changes | None:
+    """What the published version has that the one before it had not; None for a first version."""
+    versions = Versions(ledger.folder)
+    number = versions.current()
+    base = (versions.record(number) or {}).get("base")
+    if number is None or base is None or not versions.changes_file(number).exists():
+        return None
+    counted = Counter(zip(*(versions.changes(number)[name].to_pylist() for name in ("change", "why")), strict=True))
+    both = (tuple((why, rows) for (what, why), rows in counted.most_common() if what == change) for change in ("entered", "left"))
+    return page.Changes(number, base, *both)
 
 
 def _look(ledger: Ledger, shard: Any, found: _Gathered, by: str | None) -> None:

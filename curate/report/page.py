@@ -327,6 +327,20 @@ class Fairness:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """What version `number` has and version `after` had not, and the other way round: why, and how many rows."""
+
+    number: int
+    after: int
+    entered: tuple[tuple[str, int], ...]
+    left: tuple[tuple[str, int], ...]
+
+    @property
+    def most(self) -> int:
+        return max((count for _, count in (*self.entered, *self.left)), default=0)
+
+
+@dataclass(frozen=True)
 class Identity:
     """Something that the result depends on and how it is known: a model and its hash, a library and its version, a seed."""
 
@@ -369,6 +383,7 @@ class Facts:
     recovery: Recovery | None = None
     audit: Audit | None = None
     fairness: Fairness | None = None
+    changes: Changes | None = None
     identities: tuple[Identity, ...] = ()
     recipe: str = ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -441,6 +442,22 @@ def test_the_story_of_the_changes_is_what_happened(pool):
     text = (pool.folder / "run/dataset/CHANGES.md").read_text()
     assert next(line for line in text.splitlines() if line.startswith("## Version")).endswith("Version 7, after version 6")
     assert text.count("## Version") == 7
+
+
+def test_the_report_says_what_came_and_went(pool):
+    report = pool.folder / "run/report/index.html"
+    assert "What changed since" not in report.read_text()
+    (pool.data / "day-2.jsonl").unlink()
+    pool.file("day-3.jsonl", *texts(3, 20))
+    told = refresh(pool)["refresh"]
+    page = report.read_text()
+    assert "What changed since version 1" in page
+    section = page.split('<section id="changes">')[1].split("</section>")[0]
+    rows = re.findall(r'"whole">(\w+)</td><td><bdi>(.*?)</bdi></td><td class="n">(\d+)<', section)
+    assert {(what, why): int(count) for what, why, count in rows} == {
+        (what, why): count for what in ("entered", "left") for why, count in told[what].items()
+    }
+    assert ("left", "source_vanished") in {(what, why) for what, why, _ in rows} and told["entered"]["new"] > 0
 
 
 def test_old_versions_go_and_their_changes_stay(pool):
