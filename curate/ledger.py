@@ -25,7 +25,7 @@ from curate.store import Records, read_json
 T = TypeVar("T")
 
 # Columns of numbers that are no scores.
-NO_SCORES = {"line", "map_x", "map_y", "cluster", "kmeans_cluster", "depth", "position", "parent_at"}
+NO_SCORES = {"line", "map_x", "map_y", "cluster", "kmeans_cluster", "depth", "position", "parent_at", "survived_before", "published_before"}
 
 # Columns of a table of fates; "decision" is left out, the fate says it.
 FATE = [("fate", pa.string()), ("step", pa.string()), *((part.name, part.type) for part in VERDICT if part.name != "decision")]
