@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -30,8 +31,8 @@ EVERY = 0.1  # seconds between looks at the processes
 def measured(command: list[str]) -> tuple[float, float, float]:
     """(wall seconds, CPU seconds of the command and of everything it started, MiB at the worst moment)."""
     began = time.perf_counter()
-    log = Path("/dev/null").open("w")  # noqa: SIM115
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    log = tempfile.TemporaryFile()  # noqa: SIM115
+    process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT)})
     root, cpu, most = psutil.Process(process.pid), {}, 0
     while process.poll() is None:
         memory = 0
@@ -45,7 +46,8 @@ def measured(command: list[str]) -> tuple[float, float, float]:
         most = max(most, memory)
         time.sleep(EVERY)
     wall = time.perf_counter() - began
-    assert process.returncode == 0, process.stderr.read().decode()[-3000:]  # type: ignore[union-attr]
+    log.seek(0)
+    assert process.returncode == 0, log.read().decode()[-3000:]
     return wall, sum(cpu.values()), most / 2**20
 
 
@@ -59,6 +61,7 @@ def _below(process: psutil.Process) -> list[psutil.Process]:
 def published(run: Path) -> str:
     """Digest of the published files."""
     files = sorted((run / "dataset" / "data").glob("*.parquet"))
+    assert files, run
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -244,7 +244,7 @@ def status(run_folder: RunFolder, as_json: AsJson = False) -> None:
     versions = Versions(run_folder)
     current, there = versions.current(), versions.on_disk()
     facts["versions"] = {"current": current, "on_disk": there, "withdrawn": sorted(versions.withdrawn())}
-    if len(versions.numbers()) > 1:
+    if current is not None and len(versions.numbers()) > 1:
         others = ", ".join(str(number) for number in there if number != current)
         lines.append(
             f"  version {current} is published" + (f"; {others} can be gone back to with `curate rollback --to`" if others else "")

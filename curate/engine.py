@@ -265,7 +265,8 @@ class OnRay:
                 ready, _ = ray.wait(list(flying), timeout=0.2)
                 for reference in list(flying):
                     slot, task, since = flying[reference]
-                    late = bool(self.shard_timeout) and time.monotonic() - since > (self.shard_timeout or 0)
+                    timed = bool(self.shard_timeout) and not getattr(task, "patient", False)
+                    late = timed and time.monotonic() - since > (self.shard_timeout or 0)
                     if reference not in ready and not late:
                         continue
                     del flying[reference]

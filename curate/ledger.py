@@ -287,8 +287,11 @@ def open_run(folder: Path) -> Ledger:
                 made = [(f"{record['shard']}-{name}", record)] if record["rows"] else []
             else:
                 made = []
-                if record["shard"] in columns and "/" not in name:  # a name with a slash is inside a fit
-                    columns[record["shard"]].update(columns_of(name, f"stages/{name}/{record['shard']}.parquet", record["columns"]))
+                if record["shard"] in columns:
+                    found = columns_of(name, f"stages/{name}/{record['shard']}.parquet", record["columns"])
+                    if "/" in name:  # inside a fit: of what it made only the rows count that it has set aside
+                        found = {key: column for key, column in found.items() if key.endswith(".verdict") and name in facts["decisions"]}
+                    columns[record["shard"]].update(found)
             for key, described in made:
                 columns[key] = columns_of(name, f"corpus/{key}.parquet", described["columns"])
                 rows[key] = described["rows"]

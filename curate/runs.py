@@ -90,11 +90,16 @@ class Artifact:
 
 
 class View:
-    """What `fit` sees of a dataset: some columns, hidden rows left out. See `stage.Inputs`."""
+    """What `fit` sees of a dataset: some columns, hidden rows left out. See `stage.Inputs`.
 
-    def __init__(self, dataset: Dataset, stage: Stage, names: tuple[str, ...] | None = None):
-        self.dataset, self.stage, self.names = dataset, stage, names
+    hiding  whose verdicts hide rows (None: the dataset's own). It knows of the stage no more than that, so that it can be sent to a worker that cannot import a user's class.
+    """
+
+    def __init__(self, dataset: Dataset, stage: Stage, names: tuple[str, ...] | None = None, hiding: Dataset | None = None):
+        self.dataset, self.names = dataset, names
+        self._reads, self._if_present, self._hidden_by = stage.reads(), stage.reads_if_present(), stage.hidden_by | stage.fit_hidden_by
         self._by_name = {shard.name: shard for shard in dataset.shards}
+        self._hiding = self._by_name if hiding is None else {shard.name: shard for shard in hiding.shards}
 
     @property
     def shards(self) -> list[str]:
@@ -107,7 +112,7 @@ class View:
     def table(self, shard: str) -> pa.Table:
         found = self._by_name[shard]
         table = read_columns(self.dataset.root, found, self._names(found))
-        hidden = hidden_rows(self.dataset.root, found, self.stage.hidden_by | self.stage.fit_hidden_by, self.dataset.kinds)
+        hidden = hidden_rows(self.dataset.root, self._hiding[shard], self._hidden_by, self.dataset.kinds)
         return table if hidden is None else table.filter(pc.invert(hidden))
 
     def types(self) -> Iterator[dict[str, pa.DataType]]:
@@ -116,7 +121,7 @@ class View:
             yield column_types(self.dataset.root, shard, [name for name in self._names(shard) if name in shard.columns])
 
     def _names(self, shard: Shard) -> list[str]:
-        names = self.names or (*self.stage.reads(), *(name for name in self.stage.reads_if_present() if name in shard.columns))
+        names = self.names or (*self._reads, *(name for name in self._if_present if name in shard.columns))
         return list(dict.fromkeys((*names, "position")))
 
     def tables(self) -> Iterator[tuple[str, pa.Table]]:
@@ -133,10 +138,15 @@ class FitEngineOf:
 
     def step(self, name: str, stage: Stage, shared: bool = False) -> View:
         result = self.run.step(name if shared else f"{self.name}/{name}", stage, self.inputs)
-        return View(self.inputs.beside(result), self.stage, ("shard", *stage.writes().names))
+        # Row by row beside the fit's inputs: one that the step has set aside is there, with nulls.
+        return View(self.inputs.beside(result), self.stage, ("shard", *stage.writes().names), self.inputs)
 
-    def map(self, function: Callable[[Any, Any], Any], job: Any, tasks: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-        yield from self.run.engine.map(function, job, tasks, self.stage.resources())
+    def map(self, function: Callable[[Any, Any], Any], job: Any, tasks: Sequence[Any], memory: int) -> Iterator[tuple[Any, Any]]:
+        yield from self.run.engine.map(function, job, tasks, Resources(memory=memory))
+
+    @property
+    def room(self) -> Path:
+        return self.run.tmp
 
 
 class Run:

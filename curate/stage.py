@@ -103,16 +103,21 @@ class Inputs(Protocol):
 
 
 class FitEngine(Protocol):
-    """What `fit` may ask for: another stage over every shard, in parallel, committed and resumable.
+    """What `fit` may ask for: another stage over every shard, in parallel, committed and resumable; or tasks of its own.
 
-    shared  the step is the run's, by its name, and not the fit's own: another fit that asks for the same finds it done
+    step    shared: the step is the run's, by its name, and not the fit's own: another fit that asks for the same finds it done.
+            Its tables have the rows of `inputs`; a row that the step has set aside has nulls
+    map     `function(job, task)` of every task, in parallel, as they finish; nothing of it is committed. All three are sent to workers: modules of ours,
+            settings, paths, and no tables. memory: bytes that a task needs
+    room    a folder for files of such tasks, which is cleared when a run begins and ends
     """
 
     def step(self, name: str, stage: Stage, shared: bool = False) -> Inputs: ...
 
-    def map(self, function: Callable[[Any, Any], Any], job: Any, tasks: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-        """`function(job, task)` of every task, in parallel, as they finish; nothing of it is committed. Function, job and tasks are sent to workers: names of modules, settings, paths, and no tables."""
-        ...
+    def map(self, function: Callable[[Any, Any], Any], job: Any, tasks: Sequence[Any], memory: int) -> Iterator[tuple[Any, Any]]: ...
+
+    @property
+    def room(self) -> Path: ...
 
 
 class Stage(BaseModel):

@@ -212,7 +212,8 @@ def _near(
     found, similarities = [np.empty((0, 2), np.int64)], [np.empty(0)]
 
     def seek(look: Look) -> None:
-        with Buckets(int(prefix_sizes(rows.sizes, threshold, measure)[1].sum()), spread.room if spread else None) as buckets:
+        most = int(prefix_sizes(rows.sizes[look.alone], threshold, measure)[1].sum())
+        with Buckets(most, spread.room if spread else None) as buckets:
             for some in _prefixes(rows, read, look.alone, threshold, measure):
                 buckets.add(some)
             if spread and (files := buckets.files):

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from curate.algorithms.set_join import Sets, similarity
-from curate.dedup.copies import SHORT, Decided, Marks, Rows, marks
+from curate.dedup.copies import NO_TEXT, SHORT, Decided, Marks, Rows, marks
 from curate.dedup.known import Known
 from curate.dedup.ranges import stored_sets
 from curate.errors import UserMistake
@@ -77,11 +77,11 @@ def texts_of(table: pa.Table, view: str) -> list[str | None]:
     return [text if prompt is None else prompt for prompt, text in zip(texts, table["text"].to_pylist(), strict=True)]
 
 
-Agree = Callable[[np.ndarray], np.ndarray]
+def responses_agree(pairs: np.ndarray, own: int, theirs: Callable[[], Sequence[str | None]], inputs: Inputs, least: float) -> np.ndarray:
+    """Which pairs do not have two different responses, bool (m,): as many words in common as a Jaccard of `least` asks, and no other number.
 
-
-def responses_agree(pairs: np.ndarray, own: int, known: Sequence[Known], inputs: Inputs, least: float) -> np.ndarray:
-    """Which pairs do not have two different responses, bool (m,): as many words in common as a Jaccard of `least` asks, and no other number."""
+    Rows from `own` on are of other datasets; `theirs` gives the responses of these.
+    """
     wanted = np.unique(pairs)
     responses: list[str | None] = []
     start = 0
@@ -89,10 +89,10 @@ def responses_agree(pairs: np.ndarray, own: int, known: Sequence[Known], inputs:
         here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + table.num_rows)] - start
         responses += table["response"].take(pa.array(here)).to_pylist() if "response" in table.column_names else [None] * len(here)
         start += table.num_rows
-    theirs = wanted[len(responses) :] - own
-    if len(theirs):
-        every = [response for one in known for response in one.responses()]
-        responses += [every[row] for row in theirs.tolist()]
+    beyond = wanted[len(responses) :] - own
+    if len(beyond):
+        every = theirs()
+        responses += [every[row] for row in beyond.tolist()]
     there = np.array([response is not None for response in responses], bool)
     found = marks(responses, "words", 1)
     left, right = np.searchsorted(wanted, pairs).T
@@ -132,16 +132,11 @@ class Deciding(Stage):
     def shingles(self) -> Shingles:
         return Shingles(view=self.view, of="words", shingle=5)
 
-    def agreeing(self, own: int, known: Sequence[Known], inputs: Inputs) -> Agree | None:
-        """A function: pairs (m, 2) of rows -> bool (m,), which may be joined; None: all. Rows from `own` on are those of `known`."""
-        return None
-
     def known(self) -> list[Known]:
         """Other datasets that rows are held against."""
         return []
 
-    def found(self, corpus: Corpus, inputs: Inputs, engine: FitEngine, room: Path) -> Decided:
-        """`room`: a folder for what does not fit into memory; nothing may be left there."""
+    def found(self, corpus: Corpus, inputs: Inputs, engine: FitEngine) -> Decided:
         raise NotImplementedError
 
     def rules(self, found: Decided, own: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -151,7 +146,7 @@ class Deciding(Stage):
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
         shingles = self.shingles()
         corpus = Corpus(self, inputs, engine.step(f"shingles/{self.view}-{shingles.of}-{shingles.shingle}", shingles, shared=True))
-        found = self.found(corpus, inputs, engine, folder)
+        found = self.found(corpus, inputs, engine)
         gone = np.flatnonzero(found.survivor[: corpus.own] != np.arange(corpus.own))
         twins, places = corpus.names(found.survivor[gone])
         rules, thresholds = self.rules(found, corpus.own, gone)
@@ -215,16 +210,18 @@ class Corpus:
         tables, keys, sizes, generated = [], [], [], False
         parents: list[str | None] = []
         self.shards: list[tuple[str, int]] = []
-        words, guards, lengths, positions, raw = [], [], [], [], []
+        words: list[np.ndarray] = []
+        guards: list[np.ndarray] = []
+        lengths: list[np.ndarray] = []
+        positions, raw = [], []
         for shard, table in inputs.tables():
             mine = signed.table(shard)
             self.shards.append((shard, table.num_rows))
             tables.append(table.select([*wanted, *(["survived_before"] if "survived_before" in table.column_names else [])]))
             keys.append(_keys(mine["shingle_key"]))
-            sizes.append(pc.list_value_length(mine["shingle_hashes"]).to_numpy().astype(np.int64))
-            words.append(mine["shingle_words"].to_numpy())
-            guards.append(mine["shingle_guard"].to_numpy())
-            lengths.append(mine["shingle_length"].to_numpy())
+            sizes.append(pc.fill_null(pc.list_value_length(mine["shingle_hashes"]), 0).to_numpy().astype(np.int64))
+            for column, name in ((words, "words"), (guards, "guard"), (lengths, "length")):
+                column.append(mine[f"shingle_{name}"].fill_null(0).to_numpy())
             positions.append(table["position"].to_numpy())
             is_raw = np.asarray(table["origin"].is_null()) if "origin" in table.column_names else np.ones(table.num_rows, bool)
             raw.append(is_raw)
@@ -257,6 +254,10 @@ class Corpus:
             rank, known_rows, is_raw if generated else None, families, _new(every, known_rows),
         )  # fmt: skip
 
+    def responses(self) -> list[str | None]:
+        """Of the rows of other datasets."""
+        return [response for one in self.known for response in one.responses()]
+
     def sets(self) -> Iterator[Sets]:
         yield from stored_sets(self.signed)
         for part in self.marked:
@@ -281,7 +282,11 @@ def _keys(column: pa.ChunkedArray) -> np.ndarray:
     buffer = array.buffers()[1]
     if buffer is None:
         return np.empty((0, 2), np.uint64)
-    return np.frombuffer(buffer, np.uint64).reshape(-1, 2)[array.offset : array.offset + len(array)]
+    keys = np.frombuffer(buffer, np.uint64).reshape(-1, 2)[array.offset : array.offset + len(array)]
+    if not array.null_count:
+        return keys
+    unsigned = np.asarray(array.is_null())[:, None]  # a row that the shingles' step has set aside is no copy of anything
+    return np.where(unsigned, np.frombuffer(NO_TEXT, np.uint64), keys)
 
 
 def _new(rows: pa.Table, known_rows: int) -> np.ndarray | None:

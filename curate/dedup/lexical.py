@@ -8,8 +8,6 @@ rows that are alike as texts ask different questions about one long passage. Row
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,7 +15,7 @@ from pydantic import Field
 
 from curate.algorithms.set_join import Measure
 from curate.dedup.copies import Decided, decide
-from curate.dedup.deciding import Agree, Corpus, Deciding, Shingles, responses_agree
+from curate.dedup.deciding import Corpus, Deciding, Shingles, responses_agree
 from curate.dedup.known import Known
 from curate.dedup.ranges import OverWorkers
 from curate.stage import FitEngine, Inputs
@@ -57,15 +55,11 @@ class Lexical(Deciding):
     def identity(self) -> dict[str, Any]:
         return {"against": [known.digest() for known in self.known()]} if self.against else {}
 
-    def agreeing(self, own: int, known: Sequence[Known], inputs: Inputs) -> Agree | None:
-        if not self._asks_answers():
-            return None
-        return lambda pairs: responses_agree(pairs, own, known, inputs, self.threshold)
-
-    def found(self, corpus: Corpus, inputs: Inputs, engine: FitEngine, room: Path) -> Decided:
-        agree = self.agreeing(corpus.own, corpus.known, inputs)
-        spread = OverWorkers(self, inputs, corpus.signed, engine, room)
-        return decide(corpus.rows, corpus.sets, self.threshold, self.measure, self.exact_only, agree, spread)
+    def found(self, corpus: Corpus, inputs: Inputs, engine: FitEngine) -> Decided:
+        asks, least = self._asks_answers(), self.threshold
+        agree = (lambda pairs: responses_agree(pairs, corpus.own, corpus.responses, inputs, least)) if asks else None
+        spread = OverWorkers(corpus, inputs, engine, least, self.measure, asks)
+        return decide(corpus.rows, corpus.sets, least, self.measure, self.exact_only, agree, spread)
 
     def rules(self, found: Decided, own: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
         exact, known = found.exact[rows], found.survivor[rows] >= own

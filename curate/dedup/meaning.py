@@ -11,7 +11,7 @@ On organic web text semantic removal is neutral to harmful (DCLM, arXiv 2406.117
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,8 +24,7 @@ from curate import models
 from curate.algorithms.hashed_ngrams import hashed_ngrams
 from curate.algorithms.semantic_pairs import leaders, near_by_cosine
 from curate.dedup.copies import Decided, Rows
-from curate.dedup.deciding import Agree, Corpus, Deciding, responses_agree, texts_of
-from curate.dedup.known import Known
+from curate.dedup.deciding import Corpus, Deciding, responses_agree, texts_of
 from curate.embed.hashed import unit_vectors
 from curate.errors import UserMistake
 from curate.stage import FitEngine, Inputs
@@ -74,10 +73,7 @@ class Meaning(Deciding):
             )
         return float(known["threshold"])
 
-    def agreeing(self, own: int, known: Sequence[Known], inputs: Inputs) -> Agree | None:
-        return (lambda pairs: responses_agree(pairs, own, known, inputs, ANSWERS)) if self.answers == "agree" else None
-
-    def found(self, corpus: Corpus, inputs: Inputs, engine: FitEngine, room: Path) -> Decided:
+    def found(self, corpus: Corpus, inputs: Inputs, engine: FitEngine) -> Decided:
         parts: list[np.ndarray] = []
         lost: list[np.ndarray] = []
         groups: list[str] = []
@@ -110,9 +106,9 @@ class Meaning(Deciding):
             return found
 
         within = np.unique(groups, return_inverse=True)[1] if self.within else None
-        return same_meaning(
-            corpus.rows, unit, nowhere, texts, self.least(), self.agreement, within, self.agreeing(corpus.own, corpus.known, inputs)
-        )
+        asks = self.answers == "agree"
+        agree = (lambda pairs: responses_agree(pairs, corpus.own, corpus.responses, inputs, ANSWERS)) if asks else None
+        return same_meaning(corpus.rows, unit, nowhere, texts, self.least(), self.agreement, within, agree)
 
     def rules(self, found: Decided, own: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
         return ["semantic_duplicate"] * len(rows), np.full(len(rows), self.least())

@@ -76,8 +76,8 @@ def gather(ledger: Ledger) -> page.Facts:
     by = _score_of_select(ledger)
     for shard in ledger.dataset.shards:
         _look(ledger, shard, found, by)
-    steps = [step for step in facts["steps"] if "/" not in step["name"]]
     by_step = counts.get("by_step", {})
+    steps = [step for step in facts["steps"] if "/" not in step["name"] or by_step.get(step["name"])]  # a slash: inside a fit
     dropped_rules = counts.get("dropped", {})
     road = []
     for step in steps:

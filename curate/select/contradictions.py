@@ -115,7 +115,7 @@ class Contradictions(Stage):
         for shard in inputs.shards:
             table = signed.table(shard)
             column = table["shingles"].combine_chunks()
-            begins = np.concatenate([[0], np.cumsum(np.asarray(column.value_lengths(), np.int64))])
+            begins = np.concatenate([[0], np.cumsum(np.asarray(column.value_lengths().fill_null(0), np.int64))])
             mine = len(heads)
             for place, key in enumerate(table["key"].to_pylist()):
                 row = starts[-1] + place

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from curate.dedup import ranges
+from curate.dedup.copies import marks
 from curate.engine import Inline, OnRay
+from curate.verify import verify
 
 WORDS = [f"{a}{b}" for a in ("ra", "be", "ki", "to", "mu", "sa", "le") for b in ("lon", "dar", "vis", "pem", "nor", "tal", "gus")]
 
@@ -25,6 +27,19 @@ def rows_of(seed: int, rows: int) -> list[dict[str, Any]]:
                 words[int(chance.integers(60))] = "exchanged"
         found.append({"instruction": " ".join(words), "input": "", "output": answer if row % 2 else answer + " indeed"})
     return found
+
+
+def ranges_sent(engine: Any) -> list[str]:
+    """Names of the ranges that an engine is given, as they come."""
+    sent, whole = [], engine.map
+
+    def counted(function: Any, job: Any, tasks: Any, resources: Any) -> Any:
+        tasks = list(tasks)
+        sent.extend(str(task) for task in tasks if str(task).startswith("range"))
+        return whole(function, job, tasks, resources)
+
+    engine.map = counted
+    return sent
 
 
 @pytest.fixture
@@ -65,8 +80,62 @@ def test_workers_that_look_at_ranges_give_the_bytes_of_one_process(pool, monkeyp
     monkeypatch.setattr("curate.dedup.buckets.MOST_ENTRIES", 500)
     pool.with_engine(Inline(), "inline")
     ray = OnRay(workers=2)
+    sent = ranges_sent(ray)
     try:
         pool.with_engine(ray, "ray")
     finally:
         ray.close()
+    assert len(sent) > 10
     assert pool.tree("ray") == pool.tree("inline")
+
+
+@pytest.mark.slow
+def test_workers_need_neither_a_user_s_class_nor_his_folder(pool, monkeypatch, cluster):
+    """A stage derived in a pipeline file, and `against` as a relative path: a worker can import the one and open the other as little as it could before."""
+    pipeline = pool.folder / "mine.py"
+    pipeline.write_text(
+        """
+from curate.dedup.lexical import Lexical
+
+STEPS = {"ingest": "ingest.settings", "publish": "publish.dataset"}
+
+
+class Mine(Lexical):
+    pass
+
+
+def mine(run, recipe):
+    docs = run.step("ingest", recipe.ingest)
+    unique = run.step("near_dedup", Mine(threshold=0.6, against=["../old/run"]), docs)
+    run.publish(recipe.publish, docs, unique)
+"""
+    )
+    monkeypatch.chdir(pool.folder)
+    monkeypatch.setattr("curate.dedup.buckets.MOST_ENTRIES", 500)
+    pool.recipe(pipeline=f"{pipeline}:mine", ingest={"kind": "instruction"})
+    ray = OnRay(workers=2)
+    sent = ranges_sent(ray)
+    try:
+        pool.with_engine(ray, "ray")
+    finally:
+        ray.close()
+    assert len(sent) > 10 and {"near_duplicate", "near_duplicate_of_known"} <= set(pool.fates("ray").values())
+
+
+def test_a_row_that_shingles_cannot_be_made_of_is_set_aside_and_no_copy_of_anything(pool, monkeypatch):
+    whole = marks
+
+    def fails(texts, *options):
+        if any(text and text.startswith("cannot") for text in texts):
+            raise RuntimeError("no shingles")
+        return whole(texts, *options)
+
+    monkeypatch.setattr("curate.dedup.deciding.marks", fails)
+    pool.file("0.jsonl", *rows_of(0, 60), *({"instruction": f"cannot {n}", "input": "", "output": "x"} for n in range(2)))
+    pool.run()
+    fates = pool.fates()
+    assert [fate for text, fate in fates.items() if "cannot" in text] == ["stage_runtimeerror"] * 2
+    assert list(verify(pool.folder / "run")) == [] and "stage_runtimeerror" in pool.curate("drops", "run").stdout
+    pool.file("0.jsonl", *rows_of(0, 60))
+    pool.run("without")
+    assert {text: fate for text, fate in fates.items() if "cannot" not in text} == pool.fates("without")

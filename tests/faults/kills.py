@@ -58,7 +58,7 @@ def kill_until(
 ) -> Killed:
     """Kill the command so many times, at moments from its first to nearly its last; after `chain` kills in a row it is left to end.
 
-    usual   seconds that it takes undisturbed; one that ends sooner says how long it takes now
+    usual   seconds that it takes undisturbed; one that ends before its kill moves that halfway to its own time
     same    whether the bytes are those of an undisturbed run;  again   prepare the folder for the next, told how many ended
     """
     found, in_a_row, late = Killed(), 0, 0
@@ -69,7 +69,7 @@ def kill_until(
         try:
             ended = process.wait(timeout=300 if last else moment)
             if ended == 0 and not in_a_row:
-                usual = min(usual, time.monotonic() - began)
+                usual = (usual + time.monotonic() - began) / 2
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
