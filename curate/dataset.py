@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -158,6 +160,24 @@ def read_columns(root: Path, shard: Shard, names: list[str] | tuple[str, ...], p
     return pa.table({name: found[name] for name in names})
 
 
+def read_rows(root: Path, shard: Shard, names: Sequence[str], rows: Sequence[int]) -> pa.Table:
+    """Stored columns of some rows of a shard, in the order of `rows`; only the row groups that hold them are read."""
+    by_file: dict[str, list[str]] = {}
+    for name in names:
+        by_file.setdefault(shard.columns[name].file, []).append(name)
+    found: dict[str, pa.ChunkedArray] = {}
+    for file, wanted in by_file.items():
+        with _opened(root / file) as source:
+            ends = np.cumsum([source.metadata.row_group(group).num_rows for group in range(source.num_row_groups)])
+            groups = sorted({int(np.searchsorted(ends, row, side="right")) for row in rows})
+            table = source.read_row_groups(groups, [shard.columns[name].name for name in wanted], use_threads=False)
+            held = np.concatenate([np.empty(0, np.int64), *(np.arange(ends[group - 1] if group else 0, ends[group]) for group in groups)])
+            table = table.take(pa.array(np.searchsorted(held, rows)))
+        for name in wanted:
+            found[name] = table.column(shard.columns[name].name)
+    return pa.table({name: found[name] for name in names})
+
+
 def column_types(root: Path, shard: Shard, names: Sequence[str]) -> dict[str, pa.DataType]:
     """Types of the columns of a shard, from the files' footers alone."""
     schemas: dict[str, pa.Schema] = {}
@@ -169,11 +189,18 @@ def column_types(root: Path, shard: Shard, names: Sequence[str]) -> dict[str, pa
 
 
 def _read_file(path: Path, names: list[str]) -> pa.Table:
+    # One thread: the caller owns the parallelism (one shard per worker).
+    with _opened(path) as file:
+        return file.read(names, use_threads=False)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A file of ours; what cannot be read of it is Damaged."""
     try:
-        # No memory map, one thread: the caller owns the parallelism (one shard per worker).
-        # ParquetFile and not read_table, which goes through pyarrow.dataset at two to four times the cost for a small file.
+        # No memory map. ParquetFile and not read_table, which goes through pyarrow.dataset at two to four times the cost for a small file.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(names, use_threads=False)
+            yield file
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:

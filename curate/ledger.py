@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.dataset import Dataset, Shard, columns_of, read_columns
+from curate.dataset import Dataset, Shard, columns_of, read_columns, read_rows
 from curate.errors import InternalError, UserMistake
 from curate.stage import VERDICT
 from curate.store import Records, read_json
@@ -34,10 +34,14 @@ PARTS = tuple(name for name, _ in FATE[2:])
 
 def fates(root: Path, shard: Shard, decisions: Sequence[str], parts: Sequence[str] = PARTS) -> pa.Table:
     """One row per row of the shard, columns as in FATE; see `fates_of`. Of the verdicts only `parts` are read."""
-    # A verdict column without a mask has nothing against any row.
-    names = [step for step in decisions if (column := shard.columns.get(f"{step}.verdict")) and any(column.masks.values())]
+    names = judging(shard, decisions)
     table = read_columns(root, shard, [f"{step}.verdict" for step in names], ("decision", *parts))
     return fates_of({step: table[f"{step}.verdict"] for step in names}, shard.rows, parts)
+
+
+def judging(shard: Shard, decisions: Sequence[str]) -> list[str]:
+    """The steps that have something against a row of this shard: a verdict column without a mask has not."""
+    return [step for step in decisions if (column := shard.columns.get(f"{step}.verdict")) and any(column.masks.values())]
 
 
 def fates_of(verdicts: Mapping[str, pa.ChunkedArray], rows: int, parts: Sequence[str] = PARTS) -> pa.Table:
@@ -188,8 +192,8 @@ class Ledger:
     def explain(self, shard: Shard, position: int) -> dict[str, Any]:
         """Everything recorded about one row: where it came from, its fate, every verdict, its scores, its twin and children."""
         wanted = [name for name in shard.columns if name != "vector"]
-        row = read_columns(self.folder, shard, wanted).slice(position, 1).to_pylist()[0]
-        fate = fates(self.folder, shard, self.decisions).slice(position, 1).to_pylist()[0]
+        row = read_rows(self.folder, shard, wanted, [position]).to_pylist()[0]
+        fate = self.rows(shard, [position], []).to_pylist()[0]
         verdicts = [
             {"step": step, **row[f"{step}.verdict"]}
             for step in self.decisions
@@ -205,7 +209,7 @@ class Ledger:
             if is_generated(other):
                 table = read_columns(self.folder, other, ["row_id", "parent_at", "origin"])
                 for child in pc.indices_nonzero(pc.fill_null(pc.equal(table["parent_at"], f"{shard.name}:{position}"), False)).to_pylist():
-                    outcome = fates(self.folder, other, self.decisions).slice(child, 1).to_pylist()[0]
+                    outcome = self.rows(other, [child], []).to_pylist()[0]
                     children.append(
                         {"row_id": table["row_id"][child].as_py(), "origin": table["origin"][child].as_py(), "fate": outcome["fate"]}
                     )
@@ -221,46 +225,48 @@ class Ledger:
         shard = next((shard for shard in self.dataset.shards if shard.name == name), None)
         if shard is None:
             return {"row_id": None, "file": place, "line": None, "text": None}
-        return read_columns(self.folder, shard, ["row_id", "file", "line", "text"]).slice(int(position), 1).to_pylist()[0]
+        return read_rows(self.folder, shard, ["row_id", "file", "line", "text"], [int(position)]).to_pylist()[0]
+
+    def rows(self, shard: Shard, at: Sequence[int], names: Sequence[str]) -> pa.Table:
+        """Some rows of a shard: these columns, and what became of the row, columns as in FATE."""
+        verdicts = {step: f"{step}.verdict" for step in judging(shard, self.decisions)}
+        table = read_rows(self.folder, shard, [*names, *verdicts.values()], at)
+        fate = fates_of({step: table[name] for step, name in verdicts.items()}, len(at))
+        return pa.table({name: table[name] for name in names} | {name: fate[name] for name in fate.column_names})
 
     def drops(self, rule: str | None, step: str | None = None) -> Iterator[tuple[Shard, pa.Table]]:
         """Per shard, the rows not kept (by one rule, if given): their place, fate and text."""
         for shard in self.dataset.shards:
-            fate = fates(self.folder, shard, self.decisions)
+            fate = fates(self.folder, shard, self.decisions, ("rule",))
             if len(at := _fallen(fate, rule, step)):
-                yield shard, self._with_text(shard, fate, at)
+                yield shard, self._with_text(shard, at.to_pylist())
 
     def some_drops(self, rule: str | None, sample: int) -> tuple[dict[str, int], list[tuple[Shard, dict[str, Any]]]]:
         """(rule -> rows, at most `sample` of the rows, spread evenly over the run); text is read of these alone."""
 
-        def look(shard: Shard) -> dict[str, int]:
+        def look(shard: Shard) -> tuple[dict[str, int], pa.Array]:
             fate = fates(self.folder, shard, self.decisions, ("rule",))
-            found = pc.value_counts(fate["rule"].take(_fallen(fate, rule, None)))
-            return {item["values"]: item["counts"] for item in found.to_pylist()}
+            at = _fallen(fate, rule, None)
+            return {item["values"]: item["counts"] for item in pc.value_counts(fate["rule"].take(at)).to_pylist()}, at
 
         counts: Counter[str] = Counter()
-        fallen: list[tuple[Shard, int]] = []
-        for shard, found in self._each(look):
+        fallen: list[tuple[Shard, pa.Array]] = []
+        for shard, (found, at) in self._each(look):
             counts.update(found)
-            fallen.append((shard, sum(found.values())))
+            fallen.append((shard, at))
         total = sum(counts.values())
         picks = list(range(0, total, max(1, total // sample)))[:sample]
         rows: list[tuple[Shard, dict[str, Any]]] = []
         start = 0
-        for shard, number in fallen:
-            mine = [pick - start for pick in picks if start <= pick < start + number]
-            if mine:
-                fate = fates(self.folder, shard, self.decisions)
-                table = self._with_text(shard, fate, _fallen(fate, rule, None).take(pa.array(mine)))
-                rows += [(shard, row) for row in table.to_pylist()]
-            start += number
+        for shard, at in fallen:
+            if mine := [at[pick - start].as_py() for pick in picks if start <= pick < start + len(at)]:
+                rows += [(shard, row) for row in self._with_text(shard, mine).to_pylist()]
+            start += len(at)
         return dict(counts), rows
 
-    def _with_text(self, shard: Shard, fate: pa.Table, at: pa.Array) -> pa.Table:
-        table = read_columns(self.folder, shard, ["row_id", "file", "line", "prompt", "response", "text", "position"]).take(at)
-        for name in fate.column_names:
-            table = table.append_column(name, fate[name].take(at))
-        return table
+    def _with_text(self, shard: Shard, at: Sequence[int]) -> pa.Table:
+        found = self.rows(shard, at, ["row_id", "file", "line", "prompt", "response", "text"])
+        return found.append_column("position", pa.array(at, pa.int32()))
 
 
 def open_run(folder: Path) -> Ledger:
