@@ -26,6 +26,11 @@ from road import write_road
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERY = 0.1  # seconds between looks at the processes
+ENGINES = {
+    "inline": ["--engine", "inline"],
+    "Ray, one worker": ["--engine", "ray", "--workers", "1"],
+    "Ray, two workers": ["--engine", "ray", "--workers", "2"],
+}
 
 
 def measured(command: list[str]) -> tuple[float, float, float]:
@@ -69,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, default=36_000)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     work = args.work.absolute()
@@ -92,19 +97,24 @@ cluster: {{k: {min(20, rows // 4)}, resamples: 0, max_fit_rows: 5000}}
 select: {{budget: 0.2, unit: tokens, by: words, groups: cluster}}
 """
         )
-        for engine in ("inline", "ray"):
-            command = [sys.executable, "-m", "curate.cli", "run", str(folder / "recipe.yaml"), "--run-dir", str(folder / engine), "--engine", engine, "--json"]  # fmt: skip
+        for engine, options in ENGINES.items():
+            command = [sys.executable, "-m", "curate.cli", "run", str(folder / "recipe.yaml"), "--run-dir", str(folder / engine), *options, "--json"]  # fmt: skip
             found[size, engine] = measured(command)
             digests[size, engine] = published(folder / engine)
             print(size, engine, found[size, engine], file=sys.stderr, flush=True)
-    net = {engine: found["run", engine][1] - found["start", engine][1] for engine in ("inline", "ray")}
-    same = all(digests[size, "inline"] == digests[size, "ray"] for size in ("start", "run"))
+    net = {engine: found["run", engine][1] - found["start", engine][1] for engine in ENGINES}
+    same = len({digest for (size, _), digest in digests.items() if size == "run"}) == 1
+    more = [
+        f"- {engine}: {net[engine]:.1f} CPU-s without the start, **{net[engine] / net['inline'] - 1:+.1%}** beside inline; the start costs "
+        f"{found['start', engine][1] - found['start', 'inline'][1]:.1f} CPU-s and {found['start', engine][0] - found['start', 'inline'][0]:.1f} s more; "
+        f"inline took {found['run', 'inline'][0] / found['run', engine][0]:.2f} times as long."
+        for engine in list(ENGINES)[1:]
+    ]
     text = "\n".join([
         "# What Ray costs", "", f"`python benchmarks/engines.py --rows {args.rows}`: duplicates, MiniLM, clusters, rules of thumb, a budget over {args.rows:,} instruction rows; {os.cpu_count()} cores, one thread a process.", "",
         "| | wall s | CPU s | peak memory, all processes, MiB |", "|---|---:|---:|---:|",
         *(f"| {'start alone (40 rows)' if size == 'start' else f'{args.rows:,} rows'}, {engine} | {wall:.1f} | {cpu:.1f} | {memory:,.0f} |" for (size, engine), (wall, cpu, memory) in found.items()), "",
-        f"Without the starts: inline {net['inline']:.1f} CPU-s, Ray {net['ray']:.1f} CPU-s, **{net['ray'] / net['inline'] - 1:+.1%}**. Starting costs Ray {found['start', 'ray'][1] - found['start', 'inline'][1]:.1f} CPU-s "
-        f"and {found['start', 'ray'][0] - found['start', 'inline'][0]:.1f} s more; the run took {found['run', 'inline'][0] / found['run', 'ray'][0]:.2f} times as long inline. Published files: {'the same bytes' if same else 'NOT the same bytes'}.",
+        f"Inline without the start: {net['inline']:.1f} CPU-s.", "", *more, "", f"Published files: {'the same bytes' if same else 'NOT the same bytes'}.",
     ])  # fmt: skip
     print(text)
     if args.out:

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 
 from curate.dataset import Dataset, Shard, columns_of, read_columns, read_rows
 from curate.errors import InternalError, UserMistake
-from curate.stage import VERDICT
 from curate.store import Records, read_json
+from curate.verdicts import VERDICT
 
 T = TypeVar("T")
 

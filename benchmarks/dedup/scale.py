@@ -24,7 +24,7 @@ def of_scale(work: Path, scales: list[int]) -> list[str]:
     lines = [
         f"Rows of about {CHARACTERS} characters: words of real rows drawn with their neighbours in runs of 12; {COPIES:.0%} are copies of another row with 2 % of its words redrawn.",
         "A run with near_dedup alone (threshold .8), in one process on one core; seconds of the step and of its shingles, CPU seconds and peak memory of the whole run, ingest, publishing and report included.", "",
-        "| rows | wall s | of it shingles | of it the decision | CPU-s | rows/CPU-s | peak MiB | dropped | exponent of the decision |",
+        "| rows | wall s | of it shingles | of it the decision | CPU-s | rows/CPU-s | peak MiB | dropped | exponent of the CPU-s |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     before: tuple[int, float] | None = None
@@ -47,8 +47,8 @@ def of_scale(work: Path, scales: list[int]) -> list[str]:
         seconds = {step["name"]: step["seconds"] for step in facts["steps"]}
         shingles = next(value for name, value in seconds.items() if name.startswith("shingles/"))
         decision = seconds["near_dedup"] - shingles
-        exponent = f"{np.log(decision / before[1]) / np.log(rows / before[0]):.2f}" if before else ""
-        before = before or (rows, decision)
+        exponent = f"{np.log(usage['cpu'] / before[1]) / np.log(rows / before[0]):.2f}" if before else ""
+        before = before or (rows, usage["cpu"])
         dropped = sum(facts["counts"]["dropped"].values())
         lines.append(
             f"| {rows:,} | {time.time() - started:.0f} | {shingles:.0f} | {decision:.1f} | {usage['cpu']:.0f} | {rows / usage['cpu']:,.0f} | {usage['mib']:,.0f} | {dropped:,} | {exponent} |"
