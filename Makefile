@@ -9,7 +9,7 @@ export RAYON_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install quickstart test test-fast check bench bench-cluster bench-filters bench-recovery bench-rewriting bench-antidote bench-dedup soak clean
+.PHONY: help install quickstart test test-fast check bench bench-cluster bench-filters bench-recovery bench-rewriting bench-antidote bench-dedup bench-refresh soak clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,6 +67,12 @@ bench-antidote: $(VENV)/installed  ## fairness with antidotes beside none, copie
 
 bench-dedup: $(VENV)/installed  ## duplicates beside other tools (PEERS="--peer rensa=PYTHON --peer datatrove=PYTHON ..."), exact truth, scale, meaning, contamination: an hour; needs ../shared/data
 	$(BIN)/python benchmarks/dedup/run.py $(PEERS) --out benchmarks/results/dedup.md
+
+bench-refresh: $(VENV)/installed  ## one per cent more rows, a simulated month, the ledger of a million rows, what Ray costs: an hour; needs ../shared/data
+	$(BIN)/python benchmarks/refresh_append.py --store --work runs/bench-refresh/append --out benchmarks/results/refresh_append.md
+	$(BIN)/python benchmarks/refresh_month.py --work runs/bench-refresh/month --out benchmarks/results/refresh_month.md
+	$(BIN)/python benchmarks/ledger_scale.py --work runs/bench-refresh/ledger --out benchmarks/results/ledger_scale.md
+	$(BIN)/python benchmarks/engines.py --work runs/bench-refresh/engines --out benchmarks/results/engines.md
 
 soak: $(VENV)/installed  ## deaths at every storage operation, kills of the real command, lost bits: an hour; run again it adds up
 	$(BIN)/python benchmarks/soak.py --minutes 60 --out benchmarks/results/soak.md
