@@ -153,7 +153,7 @@ def table(work: Path) -> str:
         "# Soak", "", "`make soak`. After every one the same command is run again, and its bytes are held against an undisturbed run's.", "",
         f"**{crash:,} crash points, {kills:,} kills of the real command, {sum(int(total[2]) for total in sums.values())} mismatches.**", "",
         "| what | how many | units | mismatches | minutes |", "|---|---:|---:|---:|---:|", *rows, "",
-        *(f"- code {code}{' (now)' if code == package_digest()[:12] else ''}: {points:,} points, {kills:,} kills" for code, (points, kills) in codes.items() if points or kills),
+        *(f"- code {code}: {points:,} points, {kills:,} kills" for code, (points, kills) in codes.items() if points or kills),
         *(f"- seed {line['seed']}, {line['kind']}, code {line['code']}: {text}" for line in lines for text in line["wrong"]),
     ])  # fmt: skip
 

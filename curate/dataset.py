@@ -168,11 +168,13 @@ def read_rows(root: Path, shard: Shard, names: Sequence[str], rows: Sequence[int
     found: dict[str, pa.ChunkedArray] = {}
     for file, wanted in by_file.items():
         with _opened(root / file) as source:
+            if source.metadata.num_rows != shard.rows:
+                raise Damaged(str(root / file))
             ends = np.cumsum([source.metadata.row_group(group).num_rows for group in range(source.num_row_groups)])
             groups = sorted({int(np.searchsorted(ends, row, side="right")) for row in rows})
             table = source.read_row_groups(groups, [shard.columns[name].name for name in wanted], use_threads=False)
-            held = np.concatenate([np.empty(0, np.int64), *(np.arange(ends[group - 1] if group else 0, ends[group]) for group in groups)])
-            table = table.take(pa.array(np.searchsorted(held, rows)))
+        held = np.concatenate([np.empty(0, np.int64), *(np.arange(ends[group - 1] if group else 0, ends[group]) for group in groups)])
+        table = table.take(pa.array(np.searchsorted(held, rows)))
         for name in wanted:
             found[name] = table.column(shard.columns[name].name)
     return pa.table({name: found[name] for name in names})

@@ -223,7 +223,7 @@ class Ledger:
         """Who is at `shard:position`; a place outside the run (another dataset, a benchmark) as its file."""
         name, _, position = place.rpartition(":")
         shard = next((shard for shard in self.dataset.shards if shard.name == name), None)
-        if shard is None:
+        if shard is None or not position.isdigit() or int(position) >= shard.rows:
             return {"row_id": None, "file": place, "line": None, "text": None}
         return read_rows(self.folder, shard, ["row_id", "file", "line", "text"], [int(position)]).to_pylist()[0]
 
@@ -293,11 +293,8 @@ def open_run(folder: Path) -> Ledger:
                 made = [(f"{record['shard']}-{name}", record)] if record["rows"] else []
             else:
                 made = []
-                if record["shard"] in columns:
-                    found = columns_of(name, f"stages/{name}/{record['shard']}.parquet", record["columns"])
-                    if "/" in name:  # inside a fit: of what it made only the rows count that it has set aside
-                        found = {key: column for key, column in found.items() if key.endswith(".verdict") and name in facts["decisions"]}
-                    columns[record["shard"]].update(found)
+                if record["shard"] in columns and "/" not in name:  # a name with a slash is inside a fit
+                    columns[record["shard"]].update(columns_of(name, f"stages/{name}/{record['shard']}.parquet", record["columns"]))
             for key, described in made:
                 columns[key] = columns_of(name, f"corpus/{key}.parquet", described["columns"])
                 rows[key] = described["rows"]

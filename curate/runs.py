@@ -468,7 +468,8 @@ class Run:
                 shards.append(Shard(shard.name, shard.rows, columns))
             elif record["rows"]:
                 shards.append(Shard(f"{shard.name}-{name}", record["rows"], columns))
-        if any(f"{name}.verdict" in shard.columns for shard in shards):
+        # What a step inside of a fit has set aside is the fit's to judge: where the fit is reused, the step is not called, and its verdicts must not be missed.
+        if "/" not in name and any(f"{name}.verdict" in shard.columns for shard in shards):
             if name not in self.decisions:
                 self.decisions.append(name)
             self.verdicts[name] = Dataset(self.folder, tuple(shards), {name: stage.verdict_kind})

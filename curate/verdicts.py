@@ -35,7 +35,7 @@ def verdict_column(
     rules: Sequence[str | None],
     values: Sequence[float | None] | None = None,
     thresholds: Sequence[float | None] | None = None,
-    decision: str = "drop",
+    decision: str | Sequence[str] = "drop",
     twins: Sequence[str | None] | None = None,
     twins_at: Sequence[str | None] | None = None,
     similarities: Sequence[float | None] | None = None,
@@ -48,7 +48,7 @@ def verdict_column(
         return pa.nulls(rows, kind) if given is None else pa.array(given, kind)
 
     fields = [
-        pa.array([decision] * rows, pa.string()),
+        pa.array([decision] * rows if isinstance(decision, str) else decision, pa.string()),
         rule,
         column(values, pa.float64()),
         column(thresholds, pa.float64()),

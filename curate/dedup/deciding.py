@@ -25,6 +25,7 @@ from curate.errors import UserMistake
 from curate.stage import VERDICT, FitEngine, Inputs, Stage, TableFunction, read_decision, verdict_column, write_decision
 
 LEAST_ROWS = 100  # of a source, for an alarm
+UNSIGNED = "stage_shingles"  # a row of which no shingles can be made: the step that makes them fails on it, and sets it aside
 
 
 class Shingles(Stage):
@@ -157,10 +158,13 @@ class Deciding(Stage):
                 rules[here], _rounded(found.closest[gone[here]]), thresholds[here].tolist(), twins[here], places[here], _rounded(found.similarity[gone[here]])
             )]  # fmt: skip
             rule, value, threshold, twin, twin_at, alike = columns
+            decision = ["drop"] * rows
+            for row in np.flatnonzero(corpus.unsigned[start : start + rows]).tolist():
+                decision[row], rule[row] = "quarantine", UNSIGNED
             write_decision(
                 folder,
                 shard,
-                pa.table({"verdict": verdict_column(rule, value, threshold, twins=twin, twins_at=twin_at, similarities=alike)}),
+                pa.table({"verdict": verdict_column(rule, value, threshold, decision, twins=twin, twins_at=twin_at, similarities=alike)}),
             )
             start += rows
         folder.mkdir(parents=True, exist_ok=True)
@@ -199,7 +203,10 @@ def _rounded(values: np.ndarray) -> list[float]:
 
 
 class Corpus:
-    """All visible rows in reading order, those of `against` after them. Shingles stay on the disk."""
+    """All visible rows in reading order, those of `against` after them. Shingles stay on the disk.
+
+    unsigned  bool (own,): rows of which there are none, since making them failed
+    """
 
     def __init__(self, stage: Deciding, inputs: Inputs, signed: Inputs):
         self.signed = signed
@@ -210,6 +217,7 @@ class Corpus:
         tables, keys, sizes, generated = [], [], [], False
         parents: list[str | None] = []
         self.shards: list[tuple[str, int]] = []
+        unsigned = [np.empty(0, bool)]
         words: list[np.ndarray] = []
         guards: list[np.ndarray] = []
         lengths: list[np.ndarray] = []
@@ -219,6 +227,7 @@ class Corpus:
             self.shards.append((shard, table.num_rows))
             tables.append(table.select([*wanted, *(["survived_before"] if "survived_before" in table.column_names else [])]))
             keys.append(_keys(mine["shingle_key"]))
+            unsigned.append(np.asarray(mine["shingle_key"].is_null()))
             sizes.append(pc.fill_null(pc.list_value_length(mine["shingle_hashes"]), 0).to_numpy().astype(np.int64))
             for column, name in ((words, "words"), (guards, "guard"), (lengths, "length")):
                 column.append(mine[f"shingle_{name}"].fill_null(0).to_numpy())
@@ -234,6 +243,7 @@ class Corpus:
                 f"{stage.age or stage.quality}: the files have values of different kinds there: name a column that has one kind"
             ) from None
         self.own = every.num_rows
+        self.unsigned = np.concatenate(unsigned)
         self.row_ids, self.sources = (every[name].combine_chunks() for name in ("row_id", "source"))
         self.positions = np.concatenate([np.empty(0, np.int32), *positions])
         self.starts = np.cumsum([0, *(rows for _, rows in self.shards)])

@@ -61,6 +61,10 @@ class Known:
         for file in self.files:
             names = _names(file)
             for _, column in _column(file, "response" if "response" in names else names[0]):
+                if "response" in names and not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+                    raise UserMistake(
+                        f"against: column 'response' of {file} is {column.type} and not text: set `answers: ignored`, or name a dataset with answers as text"
+                    )
                 yield from column.to_pylist() if "response" in names else [None] * len(column)
 
     def names(self) -> Iterator[tuple[str, str]]:

@@ -79,6 +79,7 @@ class OverWorkers:
         _store(look, folder, "look")
         if rows.known and look.level is None:  # no other look meets a known row
             _store(joined([part.sets for part in self.corpus.marked]), folder, "sets")
+        if rows.known and look.level is None and self.agree:
             pq.write_table(pa.table({"response": pa.array(self.corpus.responses(), pa.large_string())}), folder / "responses.parquet")
         job = RangeJob(self.inputs, self.corpus.signed, str(folder), self.least, self.measure, self.agree)
         tasks = [RangeTask(str(file)) for file in files]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.dataset import column_types, read_columns
+from curate.errors import Damaged
 from curate.ledger import NO_SCORES, Ledger, fates, is_generated
 from curate.recover.outcome import ARMS, published_version, verdict
 from curate.report import generated as made_rows
@@ -76,8 +77,8 @@ def gather(ledger: Ledger) -> page.Facts:
     by = _score_of_select(ledger)
     for shard in ledger.dataset.shards:
         _look(ledger, shard, found, by)
+    steps = [step for step in facts["steps"] if "/" not in step["name"]]
     by_step = counts.get("by_step", {})
-    steps = [step for step in facts["steps"] if "/" not in step["name"] or by_step.get(step["name"])]  # a slash: inside a fit
     dropped_rules = counts.get("dropped", {})
     road = []
     for step in steps:
@@ -212,7 +213,11 @@ def _changes(ledger: Ledger) -> page.Changes | None:
     base = (versions.record(number) or {}).get("base")
     if number is None or base is None or not versions.changes_file(number).exists():
         return None
-    counted = Counter(zip(*(versions.changes(number)[name].to_pylist() for name in ("change", "why")), strict=True))
+    try:
+        table = versions.changes(number)
+    except Damaged:  # `verify` says so; a report without it is better than none
+        return None
+    counted = Counter(zip(table["change"].to_pylist(), table["why"].to_pylist(), strict=True))
     both = (tuple((why, rows) for (what, why), rows in counted.most_common() if what == change) for change in ("entered", "left"))
     return page.Changes(number, base, *both)
 

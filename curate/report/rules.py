@@ -7,6 +7,7 @@ RULES = {
     "near_duplicate": "almost the same words as another row that is kept",
     "exact_duplicate_of_known": "the same text as a row of the dataset it was held against",
     "near_duplicate_of_known": "almost the same words as a row of the dataset it was held against",
+    "stage_shingles": "no shingles can be made of it: making them fails",
     "semantic_duplicate": "says what another row says that is kept",
     "not_sampled": "outside the sample that the language models looked at",
     "over_budget": "good enough, but the budget was spent on rows that score better or, without a score, were drawn first",

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curate.dedup import ranges
 from curate.dedup.copies import marks
 from curate.engine import Inline, OnRay
+from curate.errors import UserMistake
 from curate.verify import verify
 
 WORDS = [f"{a}{b}" for a in ("ra", "be", "ki", "to", "mu", "sa", "le") for b in ("lon", "dar", "vis", "pem", "nor", "tal", "gus")]
@@ -30,12 +33,14 @@ def rows_of(seed: int, rows: int) -> list[dict[str, Any]]:
 
 
 def ranges_sent(engine: Any) -> list[str]:
-    """Names of the ranges that an engine is given, as they come."""
+    """Names of the ranges that an engine is given, as they come: each with room for its memory, and without a limit of time."""
     sent, whole = [], engine.map
 
     def counted(function: Any, job: Any, tasks: Any, resources: Any) -> Any:
         tasks = list(tasks)
-        sent.extend(str(task) for task in tasks if str(task).startswith("range"))
+        mine = [task for task in tasks if str(task).startswith("range")]
+        assert all(task.patient for task in mine) and (not mine or resources.memory >= 2 << 30)
+        sent.extend(map(str, mine))
         return whole(function, job, tasks, resources)
 
     engine.map = counted
@@ -65,7 +70,6 @@ def test_ranges_that_are_looked_at_one_by_one_find_what_one_look_at_all_finds(po
     assert len(looked) > 10
     assert pool.fates("parts") == pool.fates("whole")
     assert {"near_duplicate", "near_duplicate_of_known", "exact_duplicate_of_known"} <= set(pool.fates("parts").values())
-    assert not [path for path in (pool.folder / "parts").rglob("*") if path.suffix in (".entries", ".npz", ".npy")]
     # the night after, with rows that are like those of today and like one another
     monkeypatch.setattr("curate.dedup.buckets.MOST_ENTRIES", 1 << 23)
     pool.file("tonight.jsonl", *rows_of(0, 30), *rows_of(5, 30), *rows_of(5, 20))
@@ -122,7 +126,20 @@ def mine(run, recipe):
     assert len(sent) > 10 and {"near_duplicate", "near_duplicate_of_known"} <= set(pool.fates("ray").values())
 
 
-def test_a_row_that_shingles_cannot_be_made_of_is_set_aside_and_no_copy_of_anything(pool, monkeypatch):
+TWICE = """
+STEPS = {"ingest": "ingest.settings", "near_dedup": "dedup.lexical", "dedup": "dedup.union", "publish": "publish.dataset"}
+
+
+def twice(run, recipe):
+    docs = run.step("ingest", recipe.ingest)
+    run.step("near_dedup", recipe.near_dedup, docs)
+    run.step("dedup", recipe.dedup, run.everything(docs))
+    run.publish(recipe.publish, docs)
+"""
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_row_that_shingles_cannot_be_made_of_is_set_aside_and_no_copy_of_anything(pool, monkeypatch, twice):
     whole = marks
 
     def fails(texts, *options):
@@ -131,11 +148,33 @@ def test_a_row_that_shingles_cannot_be_made_of_is_set_aside_and_no_copy_of_anyth
         return whole(texts, *options)
 
     monkeypatch.setattr("curate.dedup.deciding.marks", fails)
+    if twice:  # both passes ask for the same shingles
+        (pool.folder / "twice.py").write_text(TWICE)
+        pool.recipe(**{**pool.written, "pipeline": f"{pool.folder}/twice.py:twice", "dedup": {"threshold": 0.5}})
     pool.file("0.jsonl", *rows_of(0, 60), *({"instruction": f"cannot {n}", "input": "", "output": "x"} for n in range(2)))
     pool.run()
     fates = pool.fates()
-    assert [fate for text, fate in fates.items() if "cannot" in text] == ["stage_runtimeerror"] * 2
-    assert list(verify(pool.folder / "run")) == [] and "stage_runtimeerror" in pool.curate("drops", "run").stdout
+    assert [fate for text, fate in fates.items() if "cannot" in text] == ["stage_shingles"] * 2
+    assert list(verify(pool.folder / "run")) == [] and "stage_shingles" in pool.curate("drops", "run").stdout
+    before = pool.tree()
+    for changes in ((), ("publish.title=another",)):  # the fit is reused, and what its step has set aside is not forgotten
+        facts = pool.run(changes=changes)
+        assert pool.fates() == fates and facts["quarantine_rules"] == {"stage_shingles": 2}
+    assert pool.run()["executed"] <= 1 and pool.tree() == before
     pool.file("0.jsonl", *rows_of(0, 60))
     pool.run("without")
     assert {text: fate for text, fate in fates.items() if "cannot" not in text} == pool.fates("without")
+
+
+@pytest.mark.parametrize("most", [1 << 23, 500])
+def test_answers_of_known_rows_that_are_no_text_matter_only_where_they_are_compared(pool, monkeypatch, tmp_path, most):
+    monkeypatch.setattr("curate.dedup.buckets.MOST_ENTRIES", most)
+    texts = [f"changed {row['instruction']}\n\n{row['output']}" for row in rows_of(3, 30)]
+    pq.write_table(pa.table({"text": texts, "response": list(range(30))}), tmp_path / "known.parquet")
+    against = {"against": [str(tmp_path / "known.parquet")], "threshold": 0.6}
+    pool.recipe(**{**pool.written, "near_dedup": {**against, "answers": "ignored"}})
+    pool.run()
+    assert "near_duplicate_of_known" in set(pool.fates().values())
+    pool.recipe(**{**pool.written, "near_dedup": against})
+    with pytest.raises(UserMistake, match="set `answers: ignored`"):
+        pool.run()

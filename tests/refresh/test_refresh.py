@@ -458,6 +458,10 @@ def test_the_report_says_what_came_and_went(pool):
         (what, why): count for what in ("entered", "left") for why, count in told[what].items()
     }
     assert ("left", "source_vanished") in {(what, why) for what, why, _ in rows} and told["entered"]["new"] > 0
+    changes = pool.folder / "run/versions/2.changes.parquet"
+    changes.write_bytes(changes.read_bytes()[:-9])
+    assert pool.curate("report", "run").returncode == 0 and changes.exists()
+    assert "What changed since" not in report.read_text()
 
 
 def test_old_versions_go_and_their_changes_stay(pool):

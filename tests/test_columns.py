@@ -34,3 +34,9 @@ def test_rows_of_a_damaged_file_are_not_read(tmp_path, shard):
     assert read_rows(tmp_path, shard, ["c"], [3])["c"].to_pylist() == [3]
     with pytest.raises(Damaged):
         read_rows(tmp_path, shard, ["a", "b"], [3])
+
+
+def test_a_file_of_another_length_is_damaged(tmp_path, shard):
+    write_table(pa.table({"c": [1, 2, 3]}), tmp_path / "two.parquet")
+    with pytest.raises(Damaged):
+        read_rows(tmp_path, shard, ["c"], [1])
