@@ -91,7 +91,8 @@ class Rows:
     rank    int64 (n,): of the rows of a set of copies the one with the lowest survives
     known   the last so many rows are of another dataset: they survive, whatever their rank, and are compared with no other of their kind
     raw     bool (n,), None: all;  family: (n,), of each row what it shares with its source and what else was made of that (only where some are not raw)
-    new     bool (n,), None: none;  at a refresh the rows that were not there before: they tie no rows together that were
+    new     bool (n,), None: none;  at a refresh the rows that were no survivors before: they tie no rows together that were
+    fell    bool (n,), None: none;  those of them that were there, as duplicates: they stay duplicates while what they hang on is there
     """
 
     key: np.ndarray
@@ -103,6 +104,7 @@ class Rows:
     raw: np.ndarray | None = None
     family: np.ndarray | None = None
     new: np.ndarray | None = None
+    fell: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rank)
@@ -231,13 +233,25 @@ def _near(
         alone[np.concatenate(found)[:, 0]] = False
     new = nobody if levels is None else levels == 1
     seek(Look(alone, new, 0))
-    if new.any():  # new rows that are like none that was there, among themselves
+    if new.any():
         fallen = np.concatenate(found)
-        free = alone & new
-        free[fallen[new[fallen].any(axis=1) & ~new[fallen].all(axis=1) & (fallen < own).all(axis=1)].ravel()] = False
-        seek(Look(free, nobody, 1))
+        liked = np.zeros(n, bool)  # rows that are like a survivor
+        liked[fallen[new[fallen].any(axis=1) & ~new[fallen].all(axis=1) & (fallen < own).all(axis=1)].ravel()] = True
+        if rows.fell is not None and rows.fell.any():  # duplicates of before, which may hang on one another
+            seek(Look(alone & rows.fell, nobody, 1))
+            top = _chained(rows, np.concatenate(found))
+            hangs = np.zeros(n, bool)
+            hangs[top[liked & rows.fell]] = True
+            liked |= rows.fell & hangs[top]
+        seek(Look(alone & new & ~liked, nobody, 1))  # those that are like none that was there, among themselves
     every, first = np.unique(np.concatenate(found), axis=0, return_index=True)
     return every, np.concatenate(similarities)[first]
+
+
+def _chained(rows: Rows, pairs: np.ndarray) -> np.ndarray:
+    """Of each row the one with the lowest rank that pairs of duplicates of before connect it with, int64 (n,)."""
+    assert rows.fell is not None
+    return connected(pairs[rows.fell[pairs].all(axis=1)], rows.rank)
 
 
 def near_pairs(
@@ -331,8 +345,8 @@ def _similarity(rows: Rows, read: Callable[[], Iterable[Sets]], pairs: np.ndarra
 def _join(rows: Rows, pairs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(survivor of each row; similarity of the closest pair that joined it, NaN where it stays).
 
-    Rows that are known take theirs first, each by itself. Then level by level: a row falls to its best twin of a lower level, what is left of the level
-    by sets. So a generated row never takes a raw one, nor does it tie two raw rows together; and a new row neither takes nor ties those that were there.
+    Rows that are known take theirs first, each by itself. Then level by level: a row falls to its best twin of a lower level, duplicates of before by what they
+    hang on, what is left of the level by sets. So a generated row never takes a raw one, nor does it tie two raw rows together; and a new row neither takes nor ties those that were there.
     """
     n = len(rows)
     survivor, closest = np.arange(n), np.full(n, np.nan)
@@ -354,6 +368,21 @@ def _join(rows: Rows, pairs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray,
         falls = top != local
         survivor[local[falls]], closest[local[falls]] = top[falls], best[local[falls]]
 
+    def by_chain(some: np.ndarray, has_twin: np.ndarray) -> None:
+        """Duplicates of before that are like no survivor, but like one that falls to a survivor, fall to that: of several to the first."""
+        top = _chained(rows, pairs[some])
+        best = np.full(n, -np.inf)
+        np.maximum.at(best, pairs[some].ravel(), np.repeat(alike[some], 2))
+        there = np.flatnonzero(has_twin & (best > -np.inf))
+        first = np.full(n, n)  # of each chain the survivor with the lowest rank, as a place in `order`
+        order = np.argsort(rows.rank, kind="stable")
+        place = np.empty(n, np.int64)
+        place[order] = np.arange(n)
+        np.minimum.at(first, top[there], place[survivor[there]])
+        hang = np.flatnonzero(~has_twin & (best > -np.inf) & (first[top] < n))
+        survivor[hang], closest[hang] = order[first[top[hang]]], best[hang]
+        has_twin[hang] = True
+
     if not len(pairs):
         return survivor, closest
     a, b = pairs.T
@@ -372,5 +401,7 @@ def _join(rows: Rows, pairs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray,
         child, other = np.where(levels[a] > levels[b], a, b)[mixed], np.where(levels[a] > levels[b], b, a)[mixed]
         by_best_twin(mixed, child, other)
         has_twin[child] = True
+        if level == 1 and rows.fell is not None:
+            by_chain(np.flatnonzero(free & (levels[a] == 1) & (levels[b] == 1) & rows.fell[a] & rows.fell[b]), has_twin)
         by_sets(np.flatnonzero(free & (upper == level) & (levels[a] == levels[b]) & ~has_twin[a] & ~has_twin[b]))
     return survivor, closest

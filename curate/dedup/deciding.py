@@ -261,7 +261,7 @@ class Corpus:
             np.concatenate([np.empty(0, np.int32), *words, *(part.words for part in self.marked)]),
             np.concatenate([np.empty(0, np.uint64), *guards, *(part.guard for part in self.marked)]),
             np.concatenate([np.empty(0, np.int64), *sizes, *(part.sets.sizes for part in self.marked)]),
-            rank, known_rows, is_raw if generated else None, families, _new(every, known_rows),
+            rank, known_rows, is_raw if generated else None, families, *_new(every, known_rows),
         )  # fmt: skip
 
     def responses(self) -> list[str | None]:
@@ -299,14 +299,15 @@ def _keys(column: pa.ChunkedArray) -> np.ndarray:
     return np.where(unsigned, np.frombuffer(NO_TEXT, np.uint64), keys)
 
 
-def _new(rows: pa.Table, known_rows: int) -> np.ndarray | None:
-    """At a refresh, which rows did not survive in the version before; None where that is not known of any.
+def _new(rows: pa.Table, known_rows: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """At a refresh (which rows did not survive in the version before, which of these were there); None where that is not known of any.
 
     A duplicate of yesterday is none of those that may tie others together today: it may have fallen to its best twin and be like another survivor.
     """
     if "survived_before" not in rows.column_names:
-        return None
-    return np.concatenate([np.asarray(rows["survived_before"].fill_null(-1)) < 1, np.zeros(known_rows, bool)])
+        return None, None
+    before, theirs = np.asarray(rows["survived_before"].fill_null(-1)), np.zeros(known_rows, bool)
+    return np.concatenate([before < 1, theirs]), np.concatenate([before == 0, theirs])
 
 
 def _rank(stage: Deciding, rows: pa.Table, raw: np.ndarray, length: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from curate.dedup.copies import Rows, decide
 BASE = list(range(1, 21))
 
 
-def decided(*rows, known=0, raw=None, family=(), threshold=0.7, rank=None, guard=None, **options):
+def decided(*rows, known=0, raw=None, family=(), threshold=0.7, rank=None, guard=None, new=None, fell=None, **options):
     sets = of_hashes(
         np.array([one for row in rows for one in row], np.uint64) * np.uint64(0x9E3779B97F4A7C15), np.cumsum([0, *map(len, rows)])
     )
@@ -19,6 +19,7 @@ def decided(*rows, known=0, raw=None, family=(), threshold=0.7, rank=None, guard
     given = Rows(
         key, np.full(n, 60, np.int32), np.zeros(n, np.uint64) if guard is None else np.array(guard, np.uint64), sets.sizes,
         np.arange(n) if rank is None else np.array(rank), known, None if raw is None else np.array(raw), np.array(family) if len(family) else None,
+        None if new is None else np.array(new), None if fell is None else np.array(fell),
     )  # fmt: skip
     return decide(given, lambda: [sets], threshold, **options)
 
@@ -42,6 +43,21 @@ def test_a_generated_row_ties_no_two_raw_rows_together():
     middle = [*BASE[2:18], 61, 71]
     found = decided(left, right, middle, raw=(True, True, False), family=("a", "b", "c"), threshold=0.5)
     assert found.survivor.tolist() == [0, 1, 0] or found.survivor.tolist() == [0, 1, 1]
+
+
+def test_duplicates_of_before_hang_on_one_another_and_tie_no_survivors_together():
+    at = lambda start: list(range(start, start + 20))  # noqa: E731
+    left, between, chained, right, alone = at(0), at(2), at(4), at(-40), at(100)
+    left, between, chained, right, alone = ([one + 50 for one in row] for row in (left, between, chained, right, alone))
+    found = decided(left, between, chained, alone, right, new=[False, True, True, True, False], fell=[False, True, True, True, False])
+    assert found.survivor.tolist() == [0, 0, 0, 3, 4]  # `alone` hangs on nothing any more
+    assert found.closest[2] > 0.7 > found.similarity[2]
+    # a new row that is like a duplicate alone is none
+    assert decided(left, between, chained, new=[False, True, True], fell=[False, True, False]).survivor.tolist() == [0, 0, 2]
+    # a duplicate that is like two survivors falls to the one that it is more like, and what hangs on it to the first of those of its chain
+    other = [one + 50 for one in range(5, 25)]
+    found = decided(left, other, between, chained, threshold=0.65, new=[False, False, True, True], fell=[False, False, True, True])
+    assert found.survivor.tolist()[:2] == [0, 1] and found.survivor[2] in (0, 1) and found.survivor[3] in (0, 1)
 
 
 def test_known_rows_stay_and_are_not_compared_with_each_other():

@@ -173,6 +173,23 @@ def test_a_row_of_today_ties_no_two_of_yesterday_together(project):
     assert project.ledger("full").facts["counts"]["dropped"] == {"near_duplicate": 2}  # one set of three
 
 
+def test_what_hung_on_a_duplicate_yesterday_does_so_today(project):
+    """A chain: each is like the next, the ends are not like each other. A night later nothing of it is new, and nobody is asked about it again."""
+    words = [f"{a}{b}" for a in WORDS[:10] for b in WORDS[10:16]]
+    chain = [" ".join(words[start : start + 40 - start // 5]) for start in (0, 5, 10, 15, 20)]
+    project.file("a.jsonl", *chain[::-1], *texts(0, 20))
+    project.recipe(near_dedup={"threshold": 0.6}, scorers=["vowels"], scorer_path=str(SCORERS))
+    assert project.run()["dropped"] == {"near_duplicate": 4}
+    fates = project.fates()
+    for night in range(3):
+        project.file(f"night-{night}.jsonl", *texts(night + 1, 10))
+        assert refresh(project)["dropped"] == {"near_duplicate": 4}
+        assert {text: fate for text, fate in project.fates().items() if text in fates} == fates
+        assert project.executed()["vowels"] == 1
+    project.file("a.jsonl", *chain[1:], *texts(0, 20))  # what it hung on is gone: the first of those left survives
+    assert refresh(project)["dropped"] == {"near_duplicate": 3}
+
+
 def test_published_rows_win_ties_and_a_margin(project):
     project.file("a.jsonl", *["e" * 10 + "x" * 10 + f" b{row}" for row in range(6)])
     project.recipe(scorers=["length"], select={"budget": 3, "by": "words", "keep_margin": 1.0}, near_dedup={"exact_only": True})
