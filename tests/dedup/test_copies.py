@@ -60,6 +60,39 @@ def test_duplicates_of_before_hang_on_one_another_and_tie_no_survivors_together(
     assert found.survivor.tolist()[:2] == [0, 1] and found.survivor[2] in (0, 1) and found.survivor[3] in (0, 1)
 
 
+@pytest.mark.parametrize("seed", range(100))
+def test_a_night_later_the_rows_that_were_there_fall_and_stay_as_before(seed):
+    """Chains of windows over numbers, some of them copies; then new windows come, which may be like any of them."""
+    chance = np.random.default_rng(seed)
+    n, extra, known, threshold = (
+        int(chance.integers(4, 30)),
+        int(chance.integers(5)),
+        int(chance.integers(3)),
+        chance.choice([0.5, 0.6, 0.7, 0.8]),
+    )
+    starts = 1000 * chance.integers(0, 4, n) + np.cumsum(chance.integers(0, 6, n)) + 1
+    rows = [list(range(start, start + 20)) for start in starts.tolist()]
+    own, theirs = n - known, np.arange(known) - known
+    stays = decided(*rows, threshold=threshold, rank=np.concatenate([chance.permutation(own), theirs]), known=known).survivor == np.arange(
+        n
+    )
+    late = [list(range(start, start + 20)) for start in (1000 * chance.integers(0, 4, extra) + chance.integers(0, 100, extra) + 1).tolist()]
+    lives = {tuple(row): any(stays[at] for at in range(own) if rows[at] == row) for row in rows[:own]}
+    # as `before` says it: 2 it stayed, 1 a row of its content did, 0 none did, -1 it is new
+    before = np.array(
+        [2 if stays[at] else int(lives[tuple(rows[at])]) for at in range(own)] + [int(lives.get(tuple(row), -1)) for row in late]
+    )
+    rank = np.empty(own + extra, int)
+    rank[np.lexsort((chance.permutation(own + extra), -before))] = np.arange(own + extra)
+    none = np.zeros(known, bool)
+    found = decided(
+        *rows[:own], *late, *rows[own:], threshold=threshold, rank=np.concatenate([rank, theirs]), known=known,
+        new=np.concatenate([before < 1, none]), fell=np.concatenate([before == 0, none]),
+    )  # fmt: skip
+    assert (found.survivor[:own] == np.arange(own)).tolist() == stays[:own].tolist()
+    assert (found.survivor[found.survivor] == found.survivor).all()
+
+
 def test_known_rows_stay_and_are_not_compared_with_each_other():
     found = decided([*BASE[:-1], 80], [90, 91, 92], BASE, [*BASE[:-1], 81], BASE, known=3, rank=(0, 1, -3, -2, -1))
     assert found.survivor.tolist()[1:4] == [1, 2, 3] and found.survivor[0] in (2, 3, 4)
