@@ -6,7 +6,7 @@ Arrays in, arrays out; what makes them of texts is `marks`, what feeds them from
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -295,21 +295,21 @@ def near_pairs(
 def _prefixes(rows: Rows, read: Callable[[], Iterable[Sets]], alone: np.ndarray, least: float, measure: Measure) -> Iterator[Prefixes]:
     """What is looked up of the rows in `alone`, part by part."""
 
-    def parts() -> Iterable[tuple[int, Sets]]:
-        """Those in which there is a row to compare: at a refresh the second look is at a few new rows."""
+    def parts() -> Iterable[tuple[np.ndarray, Sets]]:
+        """(rows, their sets) of those to compare: at a refresh later looks are at few of them."""
         start = 0
         for sets in read():
-            if alone[start : start + len(sets)].any():
-                yield start, sets
+            here = np.flatnonzero(alone[start : start + len(sets)])
+            if len(here):
+                yield here + start, sets if len(here) == len(sets) else sets.take(here)
             start += len(sets)
 
-    counts = counters(int(rows.sizes.sum()))
-    for start, sets in parts():
-        here = np.repeat(alone[start : start + len(sets)], sets.sizes)
-        count(counts, sets.values[here])
-    for start, sets in parts():
-        some = prefixes(sets, counts, least, measure, start)
-        yield some.where(alone[some.row])
+    counts = counters(int(rows.sizes[alone].sum()))
+    for _, sets in parts():
+        count(counts, sets.values)
+    for numbers, sets in parts():
+        some = prefixes(sets, counts, least, measure)
+        yield replace(some, row=numbers[some.row].astype(np.int32))
 
 
 def _barred(rows: Rows, pairs: np.ndarray) -> np.ndarray:
