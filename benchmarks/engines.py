@@ -18,11 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
-from road import write_road
+from road import instructions, write_road
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERY = 0.1  # seconds between looks at the processes
@@ -79,9 +77,7 @@ def main() -> None:
     args = parser.parse_args()
     work = args.work.absolute()
     shutil.rmtree(work, ignore_errors=True)
-    columns = ["instruction", "input", "output"]
-    whole = pa.concat_tables([pq.read_table(file, columns=columns) for file in sorted(args.data.glob("instruct_pool_*.parquet"))])
-    whole = whole.take(pa.array(np.random.default_rng(0).permutation(len(whole))[: args.rows]))
+    whole = instructions(args.data, args.rows)
     found: dict[tuple[str, str], tuple[float, float, float]] = {}
     digests = {}
     for size, rows in (("start", 40), ("run", args.rows)):

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
-from road import write_road
+from road import instructions, write_road
 
 from curate.ledger import open_run
 
@@ -88,9 +87,7 @@ def main() -> None:
     work = args.work.absolute()
     shutil.rmtree(work, ignore_errors=True)
     (work / "source").mkdir(parents=True)
-    columns = ["instruction", "input", "output"]
-    whole = pa.concat_tables([pq.read_table(file, columns=columns) for file in sorted(args.data.glob("instruct_pool_*.parquet"))])
-    whole = whole.take(pa.array(np.random.default_rng(0).permutation(len(whole))[: args.rows + args.rows // 100]))
+    whole = instructions(args.data, args.rows + args.rows // 100)
     for number, start in enumerate(range(0, args.rows, 5000)):
         pq.write_table(whole.slice(start, min(5000, args.rows - start)), work / "source" / f"part-{number:02d}.parquet")
     (work / "recipe.yaml").write_text(

@@ -1,8 +1,12 @@
-"""A short pipeline of real steps that benchmarks of the spine write beside their recipes."""
+"""A short pipeline of real steps that benchmarks of the spine write beside their recipes, and the rows that they run it over."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 ROAD = """
 STEPS = {"ingest": "ingest.settings", "near_dedup": "dedup.lexical", "tokens": "score.tokens", "embed": "embed.transformer", "cluster": "cluster.diffused",
@@ -24,3 +28,10 @@ def write_road(work: Path) -> str:
     """What a recipe in `work` says as its `pipeline`."""
     (work / "road.py").write_text(ROAD)
     return f"{work}/road.py:road"
+
+
+def instructions(data: Path, rows: int) -> pa.Table:
+    """So many real instruction rows (instruction, input, output), drawn from the pool in `data`."""
+    files = sorted(data.glob("instruct_pool_*.parquet"))
+    whole = pa.concat_tables([pq.read_table(file, columns=["instruction", "input", "output"]) for file in files])
+    return whole.take(pa.array(np.random.default_rng(0).permutation(len(whole))[:rows]))
