@@ -47,6 +47,17 @@ def ranges_sent(engine: Any) -> list[str]:
     return sent
 
 
+def run_on_ray(project: Any) -> list[str]:
+    """Run it as `ray` on two workers of the session's cluster; names of the ranges that they were given."""
+    ray = OnRay(workers=2)
+    sent = ranges_sent(ray)
+    try:
+        project.with_engine(ray, "ray")
+    finally:
+        ray.close()
+    return sent
+
+
 @pytest.fixture
 def pool(new_project):
     old, project = new_project("old"), new_project("new")
@@ -83,12 +94,7 @@ def test_ranges_that_are_looked_at_one_by_one_find_what_one_look_at_all_finds(po
 def test_workers_that_look_at_ranges_give_the_bytes_of_one_process(pool, monkeypatch, cluster):
     monkeypatch.setattr("curate.dedup.buckets.MOST_ENTRIES", 500)
     pool.with_engine(Inline(), "inline")
-    ray = OnRay(workers=2)
-    sent = ranges_sent(ray)
-    try:
-        pool.with_engine(ray, "ray")
-    finally:
-        ray.close()
+    sent = run_on_ray(pool)
     assert len(sent) > 10
     assert pool.tree("ray") == pool.tree("inline")
 
@@ -117,12 +123,7 @@ def mine(run, recipe):
     monkeypatch.chdir(pool.folder)
     monkeypatch.setattr("curate.dedup.buckets.MOST_ENTRIES", 500)
     pool.recipe(pipeline=f"{pipeline}:mine", ingest={"kind": "instruction"})
-    ray = OnRay(workers=2)
-    sent = ranges_sent(ray)
-    try:
-        pool.with_engine(ray, "ray")
-    finally:
-        ray.close()
+    sent = run_on_ray(pool)
     assert len(sent) > 10 and {"near_duplicate", "near_duplicate_of_known"} <= set(pool.fates("ray").values())
 
 
