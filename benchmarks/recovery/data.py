@@ -5,6 +5,9 @@
 Pool and evaluation rows go through one `ingest` run in which evaluation rows have priority: exact and near
 duplicates (word 5-grams, Jaccard 0.8) are gone, and no pool row is a near duplicate of a dev or test row. What is
 known about a row (capability, task) stays out of pool.jsonl, so that no selector sees it: labels.jsonl has it.
+
+The pool, dev and test rows of the proof are named in rows.json, as they were drawn on 2026-11-23: a later way to find duplicates would draw others
+(one did: 493 of 6,600 in the pool, 3 of 454 in the test), and trainings of different days could not stand in one table.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from curate import models
 from curate.select.sample import draws
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+FILES = {"evaluation": "recovery_eval", "t0": "instruct_pool_t0", "other": "instruct_pool_other"}
 POOL = (
     "reading_qa", "commonsense", "science_qa", "factual_qa", "summarise", "sentiment", "paraphrase", "data_to_text",
     "code", "math", "roleplay",
@@ -51,7 +55,6 @@ def unique_rows(out: Path) -> dict[str, list[dict]]:
     recipe.write_text(RECIPE.format(data=SHARED))
     command = [str(Path(sys.executable).parent / "curate"), "run", str(recipe), "--run-dir", str(out / "unique")]
     subprocess.run(command, check=True)
-    files = {"evaluation": "recovery_eval", "t0": "instruct_pool_t0", "other": "instruct_pool_other"}
     kept: dict[str, set[str]] = defaultdict(set)
     table = pq.read_table(out / "unique" / "dataset" / "data", columns=["source_id", "source"])
     for source_id, source in zip(table["source_id"].to_pylist(), table["source"].to_pylist(), strict=True):
@@ -68,7 +71,7 @@ def unique_rows(out: Path) -> dict[str, list[dict]]:
             for row in pq.read_table(SHARED / f"{file}.parquet").to_pylist()
             if row["id"] in kept[source] and row["output"].strip() and fits(row)
         ]
-        for source, file in files.items()
+        for source, file in FILES.items()
     }
 
 
@@ -82,14 +85,15 @@ def write(path: Path, rows: list[dict], fields: tuple[str, ...]) -> None:
     path.write_text("".join(json.dumps({name: row[name] for name in fields}, ensure_ascii=False) + "\n" for row in rows))
 
 
-def prepare(out: Path, per_capability: int = PER_CAPABILITY, tests: int = TEST, devs: int = DEV, natural: bool = False) -> None:
-    """Write pool.jsonl, labels.jsonl, dev.jsonl and test.jsonl to `out`, unless they are there.
+def named() -> tuple[list[dict], ...]:
+    """Pool, dev and test rows of the proof, those of rows.json."""
+    rows = {row["id"]: row for file in FILES.values() for row in pq.read_table(SHARED / f"{file}.parquet").to_pylist()}
+    names = json.loads(Path(__file__).with_name("rows.json").read_text())
+    return tuple([rows[name] for name in names[part]] for part in ("pool", "dev", "test"))
 
-    natural  a pool of as many rows, drawn at random from all there are of all capabilities but the unseen: as uneven as the sources are
-    """
-    if (out / "test.jsonl").is_file():
-        return
-    out.mkdir(parents=True, exist_ok=True)
+
+def drawn_anew(out: Path, per_capability: int, tests: int, devs: int, natural: bool) -> tuple[list[dict], list[dict], list[dict]]:
+    """Pool, dev and test rows; the run that finds the duplicates is in `out`."""
     found = unique_rows(out)
     pool, dev, test = [], [], []
     for capability in POOL:
@@ -106,6 +110,19 @@ def prepare(out: Path, per_capability: int = PER_CAPABILITY, tests: int = TEST, 
         pool = drawn(there, per_capability * len(POOL), "pool")
     for capability in UNSEEN:  # nothing of them is in the pool, so nothing can overlap
         test += drawn([row for row in found["evaluation"] if row["capability"] == capability], tests, "evaluation")
+    return pool, dev, test
+
+
+def prepare(out: Path, per_capability: int = PER_CAPABILITY, tests: int = TEST, devs: int = DEV, natural: bool = False) -> None:
+    """Write pool.jsonl, labels.jsonl, dev.jsonl and test.jsonl to `out`, unless they are there.
+
+    natural  a pool of as many rows, drawn at random from all there are of all capabilities but the unseen: as uneven as the sources are
+    """
+    if (out / "test.jsonl").is_file():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    of_the_proof = not natural and (per_capability, tests, devs) == (PER_CAPABILITY, TEST, DEV)
+    pool, dev, test = named() if of_the_proof else drawn_anew(out, per_capability, tests, devs, natural)
     pool.sort(key=lambda row: row["id"])
     write(out / "pool.jsonl", pool, FIELDS)
     write(out / "labels.jsonl", pool, ("id", "capability", "task", "template"))

@@ -135,7 +135,7 @@ def recipe(work: Path, pruning: str, scorers: tuple[str, ...] = SCORERS) -> Path
     settings = {
         "pipeline": "recovery", "seed": 0, "scorers": list(scorers),
         "ingest": {"path": str(work.absolute() / "pool.jsonl"), "kind": "instruction", "fields": {"id": "id"}, "shard_rows": 550},
-        "near_dedup": {"exact_only": True},  # duplicates were removed before the pool was drawn
+        "near_dedup": {"exact_only": True}, "dedup": {"exact_only": True},  # near duplicates were removed before the pool was drawn
         "tokens": {"model": ORIGINAL},
         "embed": {"method": "transformer", "model": ENCODER, "max_tokens": 128},
         "cluster": {"method": "diffused"},
@@ -402,6 +402,8 @@ def main() -> None:
     if "score" in args.do:
         scorers = ("nearest", "degradation") if args.smoke or args.natural else tuple(args.scorers)
         curate.run(recipe(args.work, args.pruning, scorers), args.work / args.pruning, engine="ray" if args.workers > 1 else "inline")
+    if not {"train", "table"} & set(args.do):
+        return
     found, names = exam(args.work)
     results = Results(args.work / f"trials-{args.pruning}.jsonl")
     wanted = list(trials(args.work, args.pruning, args.unit, args.budget, args.arms, args.seeds))
