@@ -88,19 +88,20 @@ def tune(
         ]
         model.train()
         losses = np.zeros(len(batches))
-        for step, batch in enumerate(batches):
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * schedule(step, len(batches), settings.warmup)
-            loss = _loss(model, [rows[i] for i in batch], settings.prompt_weight)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(weights, settings.clip, foreach=True)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            losses[step] = float(loss.detach())
-            if not np.isfinite(losses[step]):
-                raise UserMistake(f"training diverged at step {step + 1} of {len(batches)}: set a smaller learning rate")
-            if tick:
-                tick(step + 1, len(batches))
+        with models.attention_for_training(model):
+            for step, batch in enumerate(batches):
+                for group in optimizer.param_groups:
+                    group["lr"] = settings.learning_rate * schedule(step, len(batches), settings.warmup)
+                loss = _loss(model, [rows[i] for i in batch], settings.prompt_weight)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(weights, settings.clip, foreach=True)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                losses[step] = float(loss.detach())
+                if not np.isfinite(losses[step]):
+                    raise UserMistake(f"training diverged at step {step + 1} of {len(batches)}: set a smaller learning rate")
+                if tick:
+                    tick(step + 1, len(batches))
     model.eval().requires_grad_(False)
     return losses
 

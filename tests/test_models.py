@@ -77,6 +77,26 @@ def test_identities_need_neither_torch_nor_transformers(tiny):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.skipif(models.device() != "cpu" or not sys.platform.startswith("linux"), reason="the C library of Linux, models on the CPU")
+def test_a_process_with_a_model_keeps_the_memory_that_a_batch_frees(tiny):
+    """40 MB are taken and freed again and again: once there is a place for them, the system has few pages to clear."""
+    code = f"""
+import resource, sys, torch
+from curate import models
+if sys.argv[1] == "model": models.load_causal_lm({str(tiny)!r})
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(30): torch.ones(10_000_000)
+before = faults()
+for _ in range(30): torch.ones(10_000_000)
+print(faults() - before)
+"""
+    without, with_model = (
+        int(subprocess.run([sys.executable, "-c", code, what], capture_output=True, text=True, check=True).stdout)
+        for what in ("none", "model")
+    )
+    assert with_model < without / 10
+
+
 def test_declared_gpus_are_asked_for_and_the_models_stay_on_the_processor(monkeypatch):
     monkeypatch.delenv("CURATE_LOGICAL_GPUS", raising=False)
     expected = 1.0 if models.device() == "cuda" else 0.0

@@ -70,6 +70,18 @@ def test_tuning_lowers_the_loss_and_gives_the_same_weights_twice(tiny: Path, met
     assert not np.array_equal(losses_of(other, rows), found[0][0])
 
 
+def test_the_attention_of_a_training_gives_the_states_of_any_other_and_ends_with_it(tiny: Path):
+    """Rows of one batch have different lengths: what pads them must not be seen."""
+    model, tokenizer = models.load_causal_lm(str(tiny), "float32")
+    batch = models.collate(encoded(tokenizer)[:5])
+    before = model.config._attn_implementation
+    with models.attention_for_training(model):
+        trained = models.hidden_states(model, batch.inputs)[batch.rows, batch.columns]
+        assert model.config._attn_implementation == ("eager" if models.device() == "cpu" else before)
+    assert model.config._attn_implementation == before
+    assert np.allclose(trained.numpy(), models.hidden_states(model, batch.inputs)[batch.rows, batch.columns].numpy(), atol=1e-5)
+
+
 def test_prompt_tokens_are_trained_on_by_their_weight(tiny: Path):
     """With a weight the model learns the prompts too; without one their loss is not what is trained."""
     model, tokenizer = models.load_causal_lm(str(tiny), "float32")
