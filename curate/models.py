@@ -335,8 +335,8 @@ def _in_place(model: Any) -> Any:
 def _keep_freed_memory() -> None:
     """From now on the C library keeps freed memory for the next call, where it is glibc.
 
-    A model takes and frees the same hundreds of megabytes for every batch, glibc gives large blocks back to the system, and the system clears them again: a tenth of the
-    CPU seconds of scoring and of tuning. The process holds a quarter of a GB more.
+    A model takes and frees the same hundreds of megabytes for every batch, glibc gives large blocks back to the system, and the system clears them again: 8 % of the
+    CPU seconds of a scoring pass (docs/log.md, 2026-11-29). The process holds .1 to .3 GB more.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):
@@ -412,8 +412,7 @@ def attention_for_training(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        if device() == "cpu":
-            model.set_attn_implementation(before)
+        model.set_attn_implementation(before)
 
 
 def load_encoder(reference: str, dtype: Precision = "auto") -> tuple[Any, Any]:

@@ -110,10 +110,9 @@ DRAWN = {
     "ours_size",
     "paser_random_rows",
 }
-# An arm with this ending is trained on the rows of the arm before it, on the tokens of their prompts too,
-PROMPTS = "_prompts"
-# or four times over: what a fifth of the pool then costs in training is still less than the whole of it once.
-REPEATED, EPOCHS = "_repeated", 4
+# An arm with one of these endings is trained on the rows of the arm before it: on the tokens of their prompts too, or four times over (what a fifth
+# of the pool then costs is still less than the whole of it once).
+ENDINGS: dict[str, dict[str, Any]] = {"_prompts": {"prompt_weight": 1.0}, "_repeated": {"epochs": 4}}
 # The original model, tuned on the rows of `random`: without it nothing is said of the recovered share.
 CEILING = "ceiling"
 TUNING = Tuning(learning_rate=1e-4, max_tokens=MAX_TOKENS)
@@ -233,9 +232,8 @@ def trials(work: Path, pruning: str, unit: str, budget: int, arms: list[str], se
             if arm == CEILING:
                 yield trial(arm, seed, ORIGINAL, rows("random", seed))
                 continue
-            other = {PROMPTS: {"prompt_weight": 1.0}, REPEATED: {"epochs": EPOCHS}}
-            ending = next((ending for ending in other if arm.endswith(ending)), "")
-            tuning = TUNING.model_copy(update=other[ending]) if ending else None
+            ending = next((ending for ending in ENDINGS if arm.endswith(ending)), "")
+            tuning = TUNING.model_copy(update=ENDINGS[ending]) if ending else None
             yield trial(arm, seed, pruned, rows(arm.removesuffix(ending), seed), tuning)
 
 
@@ -305,12 +303,7 @@ def table(records: list[dict[str, Any]], names: list[str], title: str, primary: 
         (primary, f"{primary}_matched"),
         *((primary, arm) for arm in order if arm not in (primary, f"{primary}_matched", "none", "original", "ceiling")),
     ]
-    pairs += [
-        (arm, arm.removesuffix(end))
-        for end in (PROMPTS, REPEATED)
-        for arm in order
-        if arm.endswith(end) and arm.removesuffix(end) in by_arm
-    ]
+    pairs += [(arm, arm.removesuffix(end)) for end in ENDINGS for arm in order if arm.endswith(end) and arm.removesuffix(end) in by_arm]
     pairs += [(arm, f"{arm}_matched") for arm in order if arm != primary and f"{arm}_matched" in by_arm] + [("paser", "random")]
     rows = []
     for a, b in pairs:
