@@ -80,8 +80,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "ours_fifth": {**OURS, "budget": 0.2},
     "whole": {"budget": 1.0},  # beside all of it
 }
-# One piece of `ours` or of the paper's method taken out or exchanged at a time.
+# One piece of the default, of `ours` or of the paper's method taken out or exchanged at a time.
 ABLATION: dict[str, dict[str, Any]] = {
+    "nearest_no_turns": {"by": "target_similarity"},  # ranking: the rows most like any dev row, whose turn it is or not
+    "nearest_even": {**ARMS["nearest"], "groups": "cluster", "allocation": "uniform"},  # allocation: every cluster the same share
+    "nearest_concepts": {**ARMS["nearest"], "conflicts": "concepts"},  # the paper's conflict filter on top
     "ours_size": {**OURS, "allocation": "size_mean"},
     "ours_herding": {**OURS, "by": "herding"},
     "ours_loss_gap": {**OURS, "by": "loss_gap"},
@@ -103,6 +106,8 @@ DRAWN = {
     "stratified",
     "dsir",
     "nearest",
+    "nearest_even",
+    "nearest_concepts",
     "nearest_fifth",
     "ours",
     "ours_own_words",
