@@ -161,18 +161,18 @@ def scorer(way: str, pruned: Path) -> tuple[Any, Callable[[list[Any]], int], Any
 def one(way: str, rows: int, folder: Path) -> None:
     import torch
 
-    from curate import models
-    from curate.models import Encoded
+    from curate import encoding
+    from curate.encoding import Encoded
 
     torch.set_num_threads(1)
     kind, pair, response = WAYS[way]
     tokenizer, run, shared = scorer(kind, pruned_copy(pair, folder))
     table = pool(rows)
     if kind == "reference":
-        ids = [models.content_ids(tokenizer, prompt)[:MAX_TOKENS] for prompt in table.column("prompt").to_pylist()]
+        ids = [encoding.content_ids(tokenizer, prompt)[:MAX_TOKENS] for prompt in table.column("prompt").to_pylist()]
         encoded = [Encoded(np.array(row + row[-1:], np.int64), np.arange(len(row) + 1) > 0, False) for row in ids]
     else:
-        given = [row for row in models.encode_rows(tokenizer, table, "chat", MAX_TOKENS) if row is not None]
+        given = [row for row in encoding.encode_rows(tokenizer, table, "chat", MAX_TOKENS) if row is not None]
         encoded = given if response else [row._replace(scored=np.arange(len(row.ids)) > 0) for row in given]
     best = peak()
     run(encoded[:2])

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from curate import models
+from curate import encoding, models
 from curate.errors import UserMistake
 
 
@@ -61,14 +61,14 @@ class Tuning(BaseModel):
     clip: float = Field(default=1.0, gt=0)
     epochs: int = Field(default=1, ge=1)
     max_tokens: int = Field(default=256, ge=16)
-    template: models.Template = "chat"
+    template: encoding.Template = "chat"
     lora_rank: int = Field(default=8, ge=1)
     lora_alpha: int = Field(default=16, ge=1)
     prompt_weight: float = Field(default=0.0, ge=0)
 
 
 def tune(
-    model: Any, rows: Sequence[models.Encoded], settings: Tuning, seed: int, tick: Callable[[int, int], None] | None = None
+    model: Any, rows: Sequence[encoding.Encoded], settings: Tuning, seed: int, tick: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
     """Fine-tune `model` in place on the scored tokens of `rows`; the loss of each step, float64 (steps,), nats per token.
 
@@ -178,7 +178,7 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * (step - rise) / max(1, steps - rise))))
 
 
-def _loss(model: Any, rows: list[models.Encoded], prompt_weight: float) -> Any:
+def _loss(model: Any, rows: list[encoding.Encoded], prompt_weight: float) -> Any:
     """Mean loss over the response tokens of a batch, and `prompt_weight` times that over its prompt tokens; the head is applied at these alone."""
     import torch
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_model import save_tiny_model
 
-from curate import models
+from curate import encoding, models
 from curate.errors import UserMistake
 from curate.score.perplexity import MeanLoss
 from curate.training import Tuning, schedule, shuffled_batches, tune
@@ -20,9 +20,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
-def encoded(tokenizer, ends: bool = True) -> list[models.Encoded]:
+def encoded(tokenizer, ends: bool = True) -> list[encoding.Encoded]:
     row = {"messages": None, "text": ""}
-    return [models.encode_row(tokenizer, {**row, "prompt": a, "response": b}, "chat", 128, ends) for a, b in PAIRS]
+    return [encoding.encode_row(tokenizer, {**row, "prompt": a, "response": b}, "chat", 128, ends) for a, b in PAIRS]
 
 
 def test_every_row_is_in_one_batch_and_batches_hold_rows_of_like_length():
@@ -49,7 +49,7 @@ def test_the_end_of_an_answer_is_trained_on_and_not_measured(tiny: Path):
     assert tokenizer.eos_token_id not in measured.ids[measured.scored]
 
 
-def losses_of(model, rows: list[models.Encoded]) -> np.ndarray:
+def losses_of(model, rows: list[encoding.Encoded]) -> np.ndarray:
     return MeanLoss(model, 2048, 64)(rows)
 
 

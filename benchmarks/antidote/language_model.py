@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from common import DATA, interval, mean_draws, random_words
 
-from curate import models
+from curate import encoding, models
 from curate.generate.antidote import swapped
 from curate.generate.exchange import attribute_of
 from curate.generate.lexicon import Lexicon, read_lexicons
@@ -155,8 +155,8 @@ class Examiner:
         self.ends = np.cumsum([len(part) for part in parts])[:-1]
         self.asked = [self._encoded(row) for part in parts for row in part]
 
-    def _encoded(self, row: Row) -> models.Encoded:
-        return models.encode_row(self.tokenizer, row, TUNING.template, TUNING.max_tokens)
+    def _encoded(self, row: Row) -> encoding.Encoded:
+        return encoding.encode_row(self.tokenizer, row, TUNING.template, TUNING.max_tokens)
 
     def run(self, job: tuple[list[Row], int]) -> dict[str, Any]:
         """`crows` and `exchanged` are differences of pairs, `people` and `others` losses; one number a pair or row."""

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from curate import models
+from curate import encoding, models
 from curate.select.sample import draws
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -63,7 +63,7 @@ def unique_rows(out: Path) -> dict[str, list[dict]]:
 
     def fits(row: dict) -> bool:
         prompt = "\n\n".join(part for part in (row["instruction"], row["input"]) if part)
-        return not models.encode_pair(tokenizer, prompt, row["output"], "chat", MAX_TOKENS).truncated
+        return not encoding.encode_pair(tokenizer, prompt, row["output"], "chat", MAX_TOKENS).truncated
 
     return {
         source: [

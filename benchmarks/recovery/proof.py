@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import curate
-from curate import models
+from curate import encoding, models
 from curate.algorithms import paired
 from curate.algorithms.matching import deviation, length_matched
 from curate.engine import set_threads
@@ -185,7 +185,7 @@ def pick(work: Path, pruning: str, select: dict[str, Any], seed: int = 0, rest: 
     path = work / f"{pruning}-arm.yaml"
     path.write_text(json.dumps(settings, indent=1))
     curate.run(path, work / pruning, engine="inline")
-    columns = ["row_id", "source_id", *models.ROW, "tokens", "response_tokens"]
+    columns = ["row_id", "source_id", *encoding.ROW, "tokens", "response_tokens"]
     table = pq.read_table(work / pruning / "dataset" / "data", columns=columns)
     return sorted(table.to_pylist(), key=lambda row: row["row_id"])
 
@@ -193,7 +193,7 @@ def pick(work: Path, pruning: str, select: dict[str, Any], seed: int = 0, rest: 
 def matched(work: Path, pruning: str, chosen: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
     """As many random rows of the pool, of the lengths of the chosen ones."""
     ledger = open_run(work / pruning)
-    names = ["row_id", *models.ROW, "tokens", "response_tokens"]
+    names = ["row_id", *encoding.ROW, "tokens", "response_tokens"]
     raw = [ledger.dataset.read(shard, names) for shard in ledger.dataset.shards if "origin" not in shard.columns]
     pool = sorted((row for table in raw for row in table.to_pylist()), key=lambda row: row["row_id"])
     response = np.array([row["response_tokens"] for row in pool])
@@ -228,7 +228,7 @@ def trials(work: Path, pruning: str, unit: str, budget: int, arms: list[str], se
         return picked[arm, of]
 
     def trial(arm: str, seed: int, model: str, found: list[dict[str, Any]], tuning: Tuning | None = None) -> Trial:
-        return Trial(arm, seed, model, tuple({name: row[name] for name in models.ROW} for row in found), tuning)
+        return Trial(arm, seed, model, tuple({name: row[name] for name in encoding.ROW} for row in found), tuning)
 
     yield trial("none", 0, pruned, [])
     yield trial("original", 0, ORIGINAL, [])
@@ -256,7 +256,7 @@ def exam(work: Path) -> tuple[Exam, list[str]]:
         if asked[row["capability"]] <= OWN:
             ask.append(row)
     own = own_answers(ORIGINAL, ask, 40, work / "own_answers")
-    plain = [tuple({name: row[name] for name in models.ROW} for row in found) for found in (rows, own)]
+    plain = [tuple({name: row[name] for name in encoding.ROW} for row in found) for found in (rows, own)]
     return Exam(plain[0], plain[1], MAX_TOKENS), [row["capability"] for row in rows]
 
 

@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field
 
-from curate import models
+from curate import encoding, models
+from curate.encoding import Encoded
 from curate.errors import UserMistake
-from curate.models import Encoded
 from curate.select.sample import draws
 from curate.stage import FitEngine, Inputs, Resources, Stage
 
@@ -100,7 +100,7 @@ class Pruning(Stage):
         if len(texts) < 2:
             raise UserMistake("pruning needs at least 2 calibration texts that are not blank, 32 or more to be of use: give more")
         model, tokenizer = models.load_causal_lm(self.model, "float32")
-        encoded = [models.encode_text(tokenizer, text, self.max_tokens) for text in texts]
+        encoded = [encoding.encode_text(tokenizer, text, self.max_tokens) for text in texts]
         probe, calibration = encoded[::PROBE_EVERY], [row for i, row in enumerate(encoded) if i % PROBE_EVERY]
         before = measured(model, probe)
         found = self.cut(model, calibration)

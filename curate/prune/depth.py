@@ -13,8 +13,8 @@ from pydantic import Field
 
 from curate import models
 from curate.algorithms.block_influence import least_influential, turned
+from curate.encoding import Encoded
 from curate.errors import UserMistake
-from curate.models import Encoded
 from curate.prune._pruning import Pruning
 
 

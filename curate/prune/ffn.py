@@ -17,8 +17,8 @@ from pydantic import Field
 
 from curate import models
 from curate.algorithms.taylor import most_important, neuron_importance
+from curate.encoding import Encoded
 from curate.errors import UserMistake
-from curate.models import Encoded
 from curate.prune._pruning import Pruning
 from curate.stage import Resources
 

@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 
 from curate import models
 from curate.algorithms.wanda import zeroed
+from curate.encoding import Encoded
 from curate.errors import UserMistake
-from curate.models import Encoded
 from curate.prune._pruning import Pruning
 
 

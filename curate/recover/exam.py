@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from curate import models
+from curate import encoding
 from curate.dataset import CANONICAL
 from curate.generate.cache import ResponseCache
 from curate.generate.in_process import InProcess, ModelBackend, Request
@@ -18,14 +18,14 @@ def read_rows(path: Path, keep: Sequence[str] = ()) -> list[dict[str, Any]]:
     return [row for table in read_beside(path, tuple(keep), "the test") for row in table.to_pylist()]
 
 
-def teachable(tokenizer: Any, rows: Sequence[Mapping[str, Any]], template: models.Template, max_tokens: int) -> list[bool]:
+def teachable(tokenizer: Any, rows: Sequence[Mapping[str, Any]], template: encoding.Template, max_tokens: int) -> list[bool]:
     """Which rows have an answer to train or to be examined on, in a conversation that the chat template accepts."""
     import pyarrow as pa
 
     table = pa.Table.from_pylist(
-        [{name: row[name] for name in models.ROW} for row in rows], CANONICAL.empty_table().select(models.ROW).schema
+        [{name: row[name] for name in encoding.ROW} for row in rows], CANONICAL.empty_table().select(encoding.ROW).schema
     )
-    return [row is not None and bool(row.scored.any()) for row in models.encode_rows(tokenizer, table, template, max_tokens)]
+    return [row is not None and bool(row.scored.any()) for row in encoding.encode_rows(tokenizer, table, template, max_tokens)]
 
 
 def own_answers(original: str, rows: Sequence[Mapping[str, Any]], max_new_tokens: int, cache: Path | None = None) -> list[dict[str, Any]]:

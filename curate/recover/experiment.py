@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from curate import models
+from curate import encoding, models
 from curate.algorithms.matching import deviation, length_matched
 from curate.errors import UserMistake
 from curate.jobs import Results
@@ -67,7 +67,7 @@ def read_pool(
     chosen: list[bool] = []
     last = ledger.decisions[-1]
     for shard in ledger.dataset.shards:
-        names = [*models.ROW, "row_id", "tokens", "response_tokens"]
+        names = [*encoding.ROW, "row_id", "tokens", "response_tokens"]
         names += [name for name in ("cluster", "origin", "parent_at") if name in shard.columns]
         fate = fates(ledger.folder, shard, ledger.decisions, ())
         table = ledger.dataset.read(shard, names)
@@ -119,7 +119,7 @@ def plan(pool: Pool, original: str, pruned: str, seeds: int, unit: str) -> tuple
     remarks: list[str] = []
 
     def trial(arm: str, seed: int, model: str, picked: np.ndarray) -> Trial:
-        return Trial(arm, seed, model, tuple({name: pool.rows[i][name] for name in models.ROW} for i in picked))
+        return Trial(arm, seed, model, tuple({name: pool.rows[i][name] for name in encoding.ROW} for i in picked))
 
     nothing = np.empty(0, np.int64)
     trials = [trial("none", 0, pruned, nothing), trial("original", 0, original, nothing)]
@@ -202,4 +202,4 @@ def progress(record: Mapping[str, Any], done: int, of: int) -> str:
 
 
 def _plain(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    return tuple({name: row[name] for name in models.ROW} for row in rows)
+    return tuple({name: row[name] for name in encoding.ROW} for row in rows)

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from curate import models
+from curate import encoding, models
 from curate.algorithms.jsd import Divergences
 from curate.jobs import Results, run_jobs
 from curate.score.degradation import Pair, row_means
 from curate.score.perplexity import MeanLoss
 from curate.training import Tuning, tune
 
-Row = Mapping[str, Any]  # with the columns of models.ROW
+Row = Mapping[str, Any]  # with the columns of encoding.ROW
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Exam:
     rows: tuple[Row, ...]
     own: tuple[Row, ...]
     max_tokens: int = 256
-    template: models.Template = "chat"
+    template: encoding.Template = "chat"
 
     def digest(self) -> str:
         return _digest([_content(self.rows), _content(self.own), self.max_tokens, self.template])
@@ -65,7 +65,7 @@ class Trial:
 
 
 def _content(rows: Sequence[Row]) -> list[list[Any]]:
-    return [[row[name] for name in models.ROW] for row in rows]
+    return [[row[name] for name in encoding.ROW] for row in rows]
 
 
 def _digest(value: Any) -> str:
@@ -81,15 +81,15 @@ class Examiner:
         self.rows, self.own = ([self._encoded(row) for row in rows] for rows in (exam.rows, exam.own))
         self.states: dict[int, Any] = {}  # of the original on each batch of `own`, kept: it never changes
 
-    def _encoded(self, row: Row) -> models.Encoded:
-        return models.encode_row(self.tokenizer, row, self.exam.template, self.exam.max_tokens)
+    def _encoded(self, row: Row) -> encoding.Encoded:
+        return encoding.encode_row(self.tokenizer, row, self.exam.template, self.exam.max_tokens)
 
     def run(self, trial: Trial, tick: Any = None) -> dict[str, Any]:
         """A record for the results: what was trained on, and per row of the exam `losses` and `divergences` (nats)."""
         began = time.process_time()
         model, _ = models.load_causal_lm(trial.model, "float32")
         tuning = trial.tuning or self.tuning
-        encoded = [models.encode_row(self.tokenizer, row, tuning.template, tuning.max_tokens, ends=True) for row in trial.rows]
+        encoded = [encoding.encode_row(self.tokenizer, row, tuning.template, tuning.max_tokens, ends=True) for row in trial.rows]
         steps = tune(model, encoded, tuning, trial.seed, tick) if encoded else np.zeros(0)
         trained = time.process_time()
         model = models.in_dtype(model)  # trained in float32, examined in the type that is fastest here, as every scorer does
@@ -109,7 +109,7 @@ class Examiner:
         }
 
     def _pair(self, model: Any) -> Pair:
-        def states(rows: list[models.Encoded], stored: list[bytes | None]) -> tuple[Any, Any]:
+        def states(rows: list[encoding.Encoded], stored: list[bytes | None]) -> tuple[Any, Any]:
             batch, place = models.collate(rows), id(rows[0])  # `own` lives as long as this object, and so do its batches
             if place not in self.states:
                 self.states[place] = models.hidden_states(self.original, batch.inputs)[batch.rows, batch.columns]

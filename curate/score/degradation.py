@@ -16,11 +16,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from curate import encoding
 from curate import models as weights
 from curate.algorithms.batches import length_batches
 from curate.algorithms.jsd import Divergences
+from curate.encoding import Encoded, Template
 from curate.errors import UserMistake
-from curate.models import Encoded, Precision, Template
+from curate.models import Precision
 from curate.score import llama_half
 from curate.score.states import as_loaded, as_states, half_identity, scored_states, stored_type
 from curate.stage import Resources, Stage, TableFunction
@@ -34,7 +36,7 @@ class Degradation(Stage):
 
     Teacher forcing, full vocabulary, nats. Means over the response tokens (of a plain text: over all tokens); null
     where there is none (empty answer) or where the chat template refuses the conversation. A row longer than
-    `max_tokens` is scored on what is left of it (see models.encode_messages). P: original, Q: pruned, y: the given token.
+    `max_tokens` is scored on what is left of it (see encoding.encode_messages). P: original, Q: pruned, y: the given token.
 
     jsd            Jensen-Shannon divergence, in [0, ln 2]
     kl_forward     KL(P || Q);  kl_backward: KL(Q || P)
@@ -76,7 +78,7 @@ class Degradation(Stage):
         return self
 
     def reads(self) -> tuple[str, ...]:
-        return (*weights.ROW, *(["original_states"] if self.pair == "apart" else []))
+        return (*encoding.ROW, *(["original_states"] if self.pair == "apart" else []))
 
     def writes(self) -> pa.Schema:
         names = (*MEANS, "ies", *(RELEASED if self.released_code else ()))
@@ -105,7 +107,7 @@ class Degradation(Stage):
             return row_means(encoded, stored or [None] * len(encoded), pair, divergences, budget)
 
         def score(table: pa.Table) -> pa.Table:
-            encoded = weights.encode_rows(tokenizer, table, self.template, self.max_tokens)
+            encoded = encoding.encode_rows(tokenizer, table, self.template, self.max_tokens)
             means = measured(encoded, table.column("original_states").to_pylist() if self.pair == "apart" else None)
             read = np.array([0 if row is None else len(row.ids) for row in encoded])
             columns = dict(zip(MEANS, means, strict=True)) | {"ies": means[0] / log_cost(read)}
@@ -221,7 +223,7 @@ def released_scores(tokenizer: Any, table: pa.Table, max_tokens: int, measured: 
     prompts, responses = table.column("prompt").to_pylist(), table.column("response").to_pylist()
     encoded: list[Encoded | None] = []
     for prompt in prompts:
-        ids = weights.content_ids(tokenizer, prompt or "")[:max_tokens]
+        ids = encoding.content_ids(tokenizer, prompt or "")[:max_tokens]
         # One more token, which is not fed to the models: each position before it is scored.
         encoded.append(Encoded(np.array(ids + ids[-1:], np.int64), np.arange(len(ids) + 1) > 0, False) if ids else None)
     lengths = np.array([0 if row is None else len(row.ids) - 1 for row in encoded], np.float64)

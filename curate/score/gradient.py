@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
+from curate import encoding
 from curate import models as weights
 from curate.algorithms.batches import length_batches
 from curate.algorithms.gradient_features import RowGradients, alignments, is_prime, prime_below
+from curate.encoding import Template
 from curate.errors import UserMistake
-from curate.models import Template
 from curate.score._target import KINDS, groups_of, target_tables
 from curate.score._texts import existing
 from curate.score.perplexity import nullable
@@ -50,7 +51,7 @@ class _Features(Stage):
         return dims
 
     def reads(self) -> tuple[str, ...]:
-        return tuple(weights.ROW)
+        return tuple(encoding.ROW)
 
     def writes(self) -> pa.Schema:
         return pa.schema([("direction", pa.list_(pa.float16(), self.dims)), ("norm", pa.float32())])
@@ -80,7 +81,7 @@ class _Features(Stage):
         gradients = RowGradients(lambda inputs: weights.hidden_states(model, inputs), head, maps, self.dims, self.seed)
 
         def features(table: pa.Table) -> pa.Table:
-            encoded = weights.encode_rows(tokenizer, table, self.template, self.max_tokens)
+            encoded = encoding.encode_rows(tokenizer, table, self.template, self.max_tokens)
             rows = [(i, row) for i, row in enumerate(encoded) if row is not None and row.scored.any()]
             directions, norms = np.zeros((len(encoded), self.dims), np.float16), np.full(len(encoded), np.nan)
             for picked in length_batches([len(row.ids) for _, row in rows], self.batch_tokens):

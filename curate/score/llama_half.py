@@ -17,8 +17,8 @@ import numpy as np
 from curate import half
 from curate import models as weights
 from curate.algorithms.jsd import Divergence
+from curate.encoding import Encoded
 from curate.errors import UserMistake
-from curate.models import Encoded
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 # Tokens at once: activations and one layer's weights fit the second-level cache.

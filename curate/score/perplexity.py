@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from curate import encoding
 from curate import models as weights
 from curate.algorithms.batches import length_batches, padded_chunks
-from curate.models import Precision, Template
+from curate.encoding import Template
+from curate.models import Precision
 from curate.stage import Resources, Stage, TableFunction
 
 
@@ -50,7 +52,7 @@ class Perplexity(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "numpy")
 
     def reads(self) -> tuple[str, ...]:
-        return tuple(weights.ROW)
+        return tuple(encoding.ROW)
 
     def writes(self) -> pa.Schema:
         return pa.schema(
@@ -78,10 +80,10 @@ class Perplexity(Stage):
         losses = MeanLoss(model, self.batch_tokens, self.chunk, weights.compiled())
 
         def score(table: pa.Table) -> pa.Table:
-            encoded = weights.encode_rows(tokenizer, table, self.template, self.max_tokens)
+            encoded = encoding.encode_rows(tokenizer, table, self.template, self.max_tokens)
             plain = table.column("messages").is_null().to_numpy() & table.column("prompt").is_null().to_numpy()
             alone = [
-                None if row is None or is_plain else weights.answer_alone(tokenizer, row)
+                None if row is None or is_plain else encoding.answer_alone(tokenizer, row)
                 for row, is_plain in zip(encoded, plain, strict=True)
             ]
             long = [
@@ -112,16 +114,16 @@ class Perplexity(Stage):
 
         return score
 
-    def _further(self, tokenizer: Any, text: str) -> list[weights.Encoded]:
+    def _further(self, tokenizer: Any, text: str) -> list[encoding.Encoded]:
         """The windows of a long text after the first one; `truncated` says that something lies between them."""
-        whole = weights.encode_text(tokenizer, text, sys.maxsize).ids
+        whole = encoding.encode_text(tokenizer, text, sys.maxsize).ids
         start, ids = whole[:1], whole[1:]
         width = self.max_tokens - 1  # a window begins with the token that stands before a text
         count = min(self.windows, -(-len(ids) // width))
         left_out = count * width < len(ids)
         begins = [number * (len(ids) - width) // (count - 1) if left_out else number * width for number in range(1, count)]
         parts = [np.concatenate([start, ids[begin : begin + width]]) for begin in begins]
-        return [weights.Encoded(part, np.arange(len(part)) > 0, left_out) for part in parts]
+        return [encoding.Encoded(part, np.arange(len(part)) > 0, left_out) for part in parts]
 
 
 def nullable(values: np.ndarray) -> pa.Array:
@@ -142,7 +144,7 @@ class MeanLoss:
         self.head = weights.output_head(model)
         self.kernel = torch.compile(token_losses, dynamic=False) if compiled else token_losses
 
-    def __call__(self, encoded: list[weights.Encoded | None]) -> np.ndarray:
+    def __call__(self, encoded: list[encoding.Encoded | None]) -> np.ndarray:
         import torch
 
         means = np.full(len(encoded), np.nan)

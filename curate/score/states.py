@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from curate import encoding
 from curate import models as weights
 from curate.algorithms.batches import length_batches
+from curate.encoding import Encoded, Template
 from curate.errors import UserMistake
-from curate.models import Encoded, Precision, Template
+from curate.models import Precision
 from curate.score import llama_half
 from curate.stage import Resources, Stage, TableFunction
 
@@ -42,7 +44,7 @@ class States(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "numpy")
 
     def reads(self) -> tuple[str, ...]:
-        return tuple(weights.ROW)
+        return tuple(encoding.ROW)
 
     def writes(self) -> pa.Schema:
         return pa.schema([("original_states", pa.large_binary())])
@@ -65,7 +67,7 @@ class States(Stage):
         del model
 
         def store(table: pa.Table) -> pa.Table:
-            encoded = weights.encode_rows(tokenizer, table, self.template, self.max_tokens)
+            encoded = encoding.encode_rows(tokenizer, table, self.template, self.max_tokens)
             found: list[bytes | None] = [None] * len(encoded)
             rows = [
                 (i, every_token(row) if self.positions == "all" else row)

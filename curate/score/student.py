@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from curate import models, training
+from curate import encoding, models, training
 from curate.errors import UserMistake
 from curate.score._trusted import Trusted, draw
 from curate.score.perplexity import MeanLoss, nullable
@@ -125,8 +125,8 @@ class Student(Stage):
 
         return score
 
-    def _encoded(self, tokenizer: Any, text: str) -> models.Encoded:
-        return models.encode_text(tokenizer, text[: 100 * self.max_tokens], self.max_tokens)  # nobody reads the rest
+    def _encoded(self, tokenizer: Any, text: str) -> encoding.Encoded:
+        return encoding.encode_text(tokenizer, text[: 100 * self.max_tokens], self.max_tokens)  # nobody reads the rest
 
     def _key(self, text: str) -> int:
         return draw(self.seed, "student", text)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from tiny_model import save_tiny_model
 
-from curate import models
+from curate import encoding, models
 from curate.prune.ffn import PARTS, Ffn
 
 
@@ -14,7 +14,7 @@ def test_the_neurons_that_go_are_those_of_lowest_taylor_importance(tiny, texts, 
     copy, _ = models.load_causal_lm(str(tmp_path / "copy"), "float32")
     assert copy.config.intermediate_size == 32
     # All texts at once, by the model's own loss: the mean over all tokens is the mean of means weighed by length.
-    rows = [models.encode_text(tokenizer, text, 256).ids for i, text in enumerate(texts) if i % 8]
+    rows = [encoding.encode_text(tokenizer, text, 256).ids for i, text in enumerate(texts) if i % 8]
     tokens = sum(len(ids) - 1 for ids in rows)
     model.requires_grad_(True)
     losses = [model(torch.from_numpy(ids)[None], labels=torch.from_numpy(ids)[None]).loss * (len(ids) - 1) / tokens for ids in rows]

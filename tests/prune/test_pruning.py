@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_model import save_tiny_model
 
-from curate import models
+from curate import encoding, models
 from curate.cli import main
 from curate.errors import UserMistake
 from curate.prune.depth import Depth
@@ -46,7 +46,7 @@ def test_the_losses_are_those_of_texts_that_the_method_did_not_see(pruned, tiny,
     stage, out, note = pruned
     for reference, name in ((tiny, "loss_before"), (out, "loss_after")):
         model, tokenizer = models.load_causal_lm(str(reference), "float32")
-        rows = [models.encode_text(tokenizer, text, stage.max_tokens).ids for text in texts]
+        rows = [encoding.encode_text(tokenizer, text, stage.max_tokens).ids for text in texts]
         with torch.inference_mode():
             logits = [model(torch.from_numpy(ids)[None]).logits[0, :-1] for ids in rows[::8]]
         targets = torch.cat([torch.from_numpy(ids[1:]) for ids in rows[::8]])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from curate import models
+from curate import encoding, models
 from curate.prune.wanda import Wanda
 
 LINEAR = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
@@ -36,7 +36,7 @@ def test_layers_are_judged_on_what_the_pruned_layers_before_them_give(tiny, text
     model, tokenizer = models.load_causal_lm(str(tiny), "float32")
     untouched = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.inference_mode():
-        walked(model, [torch.from_numpy(models.encode_text(tokenizer, t, 256).ids) for i, t in enumerate(texts) if i % 8], zeros, group)
+        walked(model, [torch.from_numpy(encoding.encode_text(tokenizer, t, 256).ids) for i, t in enumerate(texts) if i % 8], zeros, group)
     for name, value in model.state_dict().items():
         assert torch.equal(copy.state_dict()[name], value), name
         pruned = any(f"{part}." in name for part in LINEAR)

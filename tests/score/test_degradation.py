@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from tiny_model import rows, save_tiny_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from curate import models
+from curate import encoding, models
 from curate.errors import UserMistake
 from curate.prune.depth import Depth
 from curate.score import degradation, llama_half
@@ -59,7 +59,7 @@ def jsd_by_hand(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 def by_hand(model: Path, pruned: Path, prompt: str, response: str) -> dict[str, float]:
     """The formulas, in double precision, from the logits that each model gives by itself."""
     _, tokenizer = models.load_causal_lm(str(model), "float32")
-    row = models.encode_pair(tokenizer, prompt, response)
+    row = encoding.encode_pair(tokenizer, prompt, response)
     where = np.flatnonzero(row.scored)
     target = row.ids[where]
     log_p, log_q = (logits(path, row.ids)[where - 1] for path in (model, pruned))
@@ -90,7 +90,7 @@ def test_the_means_are_the_formulas_by_hand(tiny, pruned):
 
 def test_the_released_code_sums_over_the_prompt_and_mixes_tokens_with_characters(tiny, pruned):
     found = score(tiny, pruned, released_code=True)
-    ids = np.array(models.content_ids(models.load_tokenizer(str(tiny)), "Two and two?"))
+    ids = np.array(encoding.content_ids(models.load_tokenizer(str(tiny)), "Two and two?"))
     by_definition = jsd_by_hand(*(np.exp(logits(path, ids)) for path in (tiny, pruned))).sum()
     assert found["jsd_instruction"][0] == pytest.approx(by_definition, rel=1e-4)
     assert found["ies_released"][0] == pytest.approx(by_definition / np.log((len(ids) + len("Four.")) ** 2), rel=1e-4)

@@ -163,7 +163,7 @@ def test_mistakes_end_with_what_to_do(tiny, tmp_path, target):
 def test_sketches_of_a_real_model_rank_rows_like_its_whole_gradients(tmp_path):
     import torch
 
-    from curate import models
+    from curate import encoding, models
 
     pool = Path(__file__).parents[3] / "shared" / "data" / "instruct_pool_t0.parquet"
     if not pool.exists():
@@ -178,7 +178,7 @@ def test_sketches_of_a_real_model_rank_rows_like_its_whole_gradients(tmp_path):
     lm, tokenizer = models.load_causal_lm(model, "float32")
     maps = [module.weight for module in models.decoder_layers(lm)[-1].modules() if isinstance(module, torch.nn.Linear)]
     true = []
-    for row in models.encode_rows(tokenizer, given, "chat", 128):
+    for row in encoding.encode_rows(tokenizer, given, "chat", 128):
         batch = models.collate([row])
         for weight in maps:
             weight.requires_grad_(True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_model import rows
 
-from curate import models
+from curate import encoding, models
 from curate.score.states import States
 
 ROWS = rows(("Two and two?", "Four."), ("Name a colour.", "Blue."), "A plain text.", ("No answer", ""), [("tool", "t"), ("assistant", "a")])
@@ -20,7 +20,7 @@ def stored(model: Path, table=ROWS, **settings) -> list[bytes | None]:
 
 def test_the_head_makes_the_models_own_logits_of_them(tiny):
     model, tokenizer = models.load_causal_lm(str(tiny), "float32")
-    row = models.encode_pair(tokenizer, "Two and two?", "Four.", max_tokens=128)
+    row = encoding.encode_pair(tokenizer, "Two and two?", "Four.", max_tokens=128)
     states = torch.from_numpy(np.frombuffer(stored(tiny)[0], np.float32).reshape(-1, model.config.hidden_size).copy())
     with torch.inference_mode():
         logits = model(input_ids=torch.from_numpy(row.ids)[None]).logits[0, np.flatnonzero(row.scored) - 1]
