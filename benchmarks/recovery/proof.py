@@ -115,9 +115,9 @@ DRAWN = {
     "ours_size",
     "paser_random_rows",
 }
-# An arm with one of these endings is trained on the rows of the arm before it: on the tokens of their prompts too, or four times over (what a fifth
-# of the pool then costs is still less than the whole of it once).
-ENDINGS: dict[str, dict[str, Any]] = {"_prompts": {"prompt_weight": 1.0}, "_repeated": {"epochs": 4}}
+# An arm with one of these endings is trained on the rows of the arm before it: on the tokens of their prompts too, or twice or four times over (what a
+# fifth of the pool then costs is still less than the whole of it once).
+ENDINGS: dict[str, dict[str, Any]] = {"_prompts": {"prompt_weight": 1.0}, "_repeated": {"epochs": 4}, "_twice": {"epochs": 2}}
 # The original model, tuned on the rows of `random`: without it nothing is said of the recovered share.
 CEILING = "ceiling"
 TUNING = Tuning(learning_rate=1e-4, max_tokens=MAX_TOKENS)
