@@ -92,25 +92,30 @@ def named() -> tuple[list[dict], ...]:
     return tuple([rows[name] for name in names[part]] for part in ("pool", "dev", "test"))
 
 
-def drawn_anew(out: Path, per_capability: int, tests: int, devs: int, natural: bool) -> tuple[list[dict], list[dict], list[dict]]:
-    """Pool, dev and test rows; the run that finds the duplicates is in `out`."""
+def drawn_anew(out: Path) -> tuple[list[dict], list[dict], list[dict]]:
+    """A pool as uneven as its sources, and dev and test rows; the run that finds the duplicates is in `out`."""
     found = unique_rows(out)
-    pool, dev, test = [], [], []
+    dev, test = [], []
     for capability in POOL:
         # pool_overlap: the row shares five 10-word runs with some pool row
         mine = [row for row in found["evaluation"] if row["capability"] == capability and not row["pool_overlap"]]
-        mine = drawn(mine, tests + devs, "evaluation")
-        cut = min(tests, round(len(mine) * tests / (tests + devs)))
+        mine = drawn(mine, TEST + DEV, "evaluation")
+        cut = min(TEST, round(len(mine) * TEST / (TEST + DEV)))
         test += mine[:cut]
         dev += mine[cut:]
-        there = [row for source in ("t0", "other") for row in found[source] if row["capability"] == capability]
-        pool += drawn(there, per_capability, "pool")
-    if natural:
-        there = [row for source in ("t0", "other") for row in found[source] if row["capability"] not in UNSEEN]
-        pool = drawn(there, per_capability * len(POOL), "pool")
     for capability in UNSEEN:  # nothing of them is in the pool, so nothing can overlap
-        test += drawn([row for row in found["evaluation"] if row["capability"] == capability], tests, "evaluation")
-    return pool, dev, test
+        test += drawn([row for row in found["evaluation"] if row["capability"] == capability], TEST, "evaluation")
+    there = [row for source in ("t0", "other") for row in found[source] if row["capability"] not in UNSEEN]
+    return drawn(there, PER_CAPABILITY * len(POOL), "pool"), dev, test
+
+
+def fewer(rows: list[dict], count: int) -> list[dict]:
+    """At most `count` rows of each capability, in their order."""
+    by_capability: dict[str, list[dict]] = defaultdict(list)
+    for row in rows:
+        by_capability[row["capability"]].append(row)
+    chosen = {row["id"] for mine in by_capability.values() for row in drawn(mine, count, "fewer")}
+    return [row for row in rows if row["id"] in chosen]
 
 
 def prepare(out: Path, per_capability: int = PER_CAPABILITY, tests: int = TEST, devs: int = DEV, natural: bool = False) -> None:
@@ -121,8 +126,9 @@ def prepare(out: Path, per_capability: int = PER_CAPABILITY, tests: int = TEST, 
     if (out / "test.jsonl").is_file():
         return
     out.mkdir(parents=True, exist_ok=True)
-    of_the_proof = not natural and (per_capability, tests, devs) == (PER_CAPABILITY, TEST, DEV)
-    pool, dev, test = named() if of_the_proof else drawn_anew(out, per_capability, tests, devs, natural)
+    pool, dev, test = (
+        drawn_anew(out) if natural else (fewer(rows, count) for rows, count in zip(named(), (per_capability, devs, tests), strict=True))
+    )
     pool.sort(key=lambda row: row["id"])
     write(out / "pool.jsonl", pool, FIELDS)
     write(out / "labels.jsonl", pool, ("id", "capability", "task", "template"))

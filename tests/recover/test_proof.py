@@ -14,7 +14,7 @@ ARMS = {"ceiling", "nearest", "nearest_matched", "random"}
 
 
 def proof(work: Path, *more: str) -> str:
-    command = [sys.executable, str(ROOT / "benchmarks" / "recovery" / "proof.py"), *more, "--smoke", "--work", str(work), "--workers", "1"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "recovery" / "proof.py"), *more, "--smoke", "--work", str(work), "--workers", "2"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=1500)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     return ended.stdout
