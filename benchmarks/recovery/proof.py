@@ -308,7 +308,8 @@ def table(records: list[dict[str, Any]], names: list[str], title: str, primary: 
         (primary, f"{primary}_matched"),
         *((primary, arm) for arm in order if arm not in (primary, f"{primary}_matched", "none", "original", "ceiling")),
     ]
-    pairs += [(arm, arm.removesuffix(end)) for end in ENDINGS for arm in order if arm.endswith(end) and arm.removesuffix(end) in by_arm]
+    ended = [(arm, arm.removesuffix(end)) for end in ENDINGS for arm in order if arm.endswith(end) and arm.removesuffix(end) in by_arm]
+    pairs += [(arm, base) for arm, base in ended if (base, arm) not in pairs]
     pairs += [(arm, f"{arm}_matched") for arm in order if arm != primary and f"{arm}_matched" in by_arm] + [("paser", "random")]
     rows = []
     for a, b in pairs:
