@@ -55,13 +55,15 @@ bench-filters: $(VENV)/installed  ## filters, rules of thumb, typicality; small 
 	$(BIN)/python benchmarks/filter_outcome.py --tokens 180000 --out benchmarks/results/filter_outcome.md
 	$(BIN)/python benchmarks/perplexity_pass.py --out benchmarks/results/perplexity_pass.md
 
-bench-recovery: $(VENV)/installed  ## which rows repair a pruned model: hours, resumable; needs ../shared/data
-	$(BIN)/python benchmarks/recovery/proof.py --unit tokens --out benchmarks/results/recovery_tokens.md
-	$(BIN)/python benchmarks/recovery/proof.py --unit response_tokens --out benchmarks/results/recovery_response_tokens.md
-	$(BIN)/python benchmarks/recovery/proof.py --pruning wanda50 --arms nearest nearest_matched stratified --seeds 3 --out benchmarks/results/recovery_wanda.md
-	$(BIN)/python benchmarks/recovery/proof.py --arms whole nearest_fifth nearest_fifth_repeated nearest random ceiling --seeds 3 --primary nearest_fifth --out benchmarks/results/recovery_whole.md
-	$(BIN)/python benchmarks/recovery/proof.py --arms nearest nearest_even nearest_no_turns nearest_concepts random ceiling --seeds 3 --out benchmarks/results/recovery_ablation.md
-	$(BIN)/python benchmarks/recovery/planted.py --out benchmarks/results/recovery_planted.md
+PROOF := $(BIN)/python benchmarks/recovery/proof.py
+WHERE := runs/recovery-proof
+bench-recovery: $(VENV)/installed  ## which rows repair a pruned model: many hours, resumable; tables go to runs/recovery-proof; needs ../shared/data
+	$(PROOF) --unit tokens --out $(WHERE)/tokens.md
+	$(PROOF) --unit response_tokens --out $(WHERE)/response_tokens.md
+	$(PROOF) --pruning wanda50 --arms nearest nearest_matched stratified --seeds 3 --out $(WHERE)/wanda.md
+	$(PROOF) --arms nearest nearest_even nearest_no_turns nearest_concepts random ceiling --seeds 3 --out $(WHERE)/ablation.md
+	$(PROOF) --arms whole nearest_fifth nearest random ceiling --seeds 3 --primary nearest_fifth --against whole --out $(WHERE)/whole.md
+	$(BIN)/python benchmarks/recovery/planted.py --out $(WHERE)/planted.md
 
 bench-rewriting: $(VENV)/installed  ## what the gate for generated rows catches and refuses for nothing, speed of generation: ten minutes; needs ../shared/data
 	$(BIN)/python benchmarks/rewriting.py --out benchmarks/results/rewriting.md

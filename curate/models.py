@@ -323,7 +323,7 @@ def _transformers() -> Any:
 
 
 def _in_place(model: Any) -> Any:
-    """The model on `device()`, in a process that keeps what it frees."""
+    """The model on `device()`, in a process that keeps the small and middling blocks it frees."""
     if device() == "cpu":
         _keep_freed_memory()
     return model.to(device())
@@ -334,7 +334,7 @@ def _keep_freed_memory() -> None:
     """From now on the C library keeps freed blocks of up to 32 MiB for the next call, where it is glibc.
 
     A model takes and frees the same blocks for every batch; glibc gives them back to the system, and the system clears them again: 4 to 10 % of the CPU
-    seconds of a scoring pass. Larger blocks still go back: kept too, they saved as much again, and a training of rows of all lengths grew from 5 to
+    seconds of a scoring pass. Larger blocks still go back: kept too, they saved half as much again, and a training of rows of all lengths grew from 5 to
     9.6 GB, as a block that no longer fits is taken anew (docs/log.md, 2026-11-29).
     """
     libc = ctypes.CDLL(None)
