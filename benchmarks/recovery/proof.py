@@ -8,8 +8,8 @@ training of it: the primary contrast is an arm minus its `_matched` (as many ran
 chosen; each seed has a draw of both), macro mean over capabilities of the test loss; all other contrasts are corrected for their number (Holm).
 Declared first, on 2026-11-23, was `ours`, shares by loss gap, and it lost. `nearest` was declared on 2026-11-25, when its scorer was committed, and is
 the second primary contrast on the same test rows: hold its p against .025. Declared on 2026-11-29, after `nearest_fifth` had lost to `whole` by .136 nats
-(two seeds): the fifth four times over, `nearest_fifth_repeated`, beside `whole`; when that was known to be worse, twice over, `nearest_fifth_twice`; and
-the ablation of `nearest`, whose four contrasts (ranking, shares, conflicts, `random`) are corrected together.
+(two seeds): the fifth four times over, `nearest_fifth_repeated`, beside `whole`; when that was known to be worse, twice over, `nearest_fifth_twice`. The
+arms of the ablation of `nearest` were declared before any training of them; that their contrasts and the one with `random` are corrected together, after.
 """
 
 from __future__ import annotations
