@@ -6,8 +6,8 @@ Rows: the instruction pool, shuffled by a fixed seed, chat template, at most 256
 says otherwise. Each line is a process of its own, one thread; counted are CPU seconds of the scoring, loading and a first batch
 not. The naive way is batch 1, float32, whole logits, the textbook formula. The reference's way is what PASER's repository does:
 the prompt alone, each row twice; its rate is scored tokens per second. FLOPs are those of the products that a way executes
-(padding included, attention's not); the peak is the best of torch's float32 products of the model's shapes, measured by the line
-itself: where the processor computes in float16, that type's is twice as high. "mid": without layers 12-17; "influence": without the 6 layers of lowest block influence.
+(padding included, attention's not); the peak is the best of torch's products of the model's shapes, in bfloat16 for the lines that
+compute in it, else in float32, measured by the line itself: where the processor computes in float16, that type's is twice as high. "mid": without layers 12-17; "influence": without the 6 layers of lowest block influence.
 Needs ../shared/data beside the checkout.
 """
 
@@ -84,13 +84,13 @@ def pruned_copy(pair: str, folder: Path) -> Path:
     return out
 
 
-def peak() -> float:
-    """FLOP/s of the best of ten products of each of the model's shapes, float32."""
+def peak(dtype: Any) -> float:
+    """FLOP/s of the best of ten products of each of the model's shapes, of as many tokens as a batch has (the head: as a chunk)."""
     import torch
 
     best = 0.0
-    for tokens, inputs, outputs in ((512, 576, 576), (512, 576, 1536), (512, 1536, 576), (256, 576, 49152)):
-        x, w = torch.randn(tokens, inputs), torch.randn(outputs, inputs)
+    for tokens, inputs, outputs in ((2048, 576, 576), (2048, 576, 1536), (2048, 1536, 576), (256, 576, 49152)):
+        x, w = torch.randn(tokens, inputs, dtype=dtype), torch.randn(outputs, inputs, dtype=dtype)
         for _ in range(10 if outputs < 9999 else 3):
             started = time.process_time()
             torch.nn.functional.linear(x, w)
@@ -146,7 +146,7 @@ def scorer(way: str, pruned: Path) -> tuple[Any, Callable[[list[Any]], int], Any
             found = states(batch.inputs) if states else [models.hidden_states(model, batch.inputs) for model in (original, copy)]
             return tuple(hidden[batch.rows, batch.columns] for hidden in found)
 
-        divergences, budget = Divergences(*heads, 64, way in ("compiled", "bfloat16") and models.compiled()), 2048
+        divergences, budget = Divergences(*heads, compiled=way in ("compiled", "bfloat16") and models.compiled()), 2048
 
     def run(rows: list[Any]) -> int:
         degradation.row_means(rows, [None] * len(rows), pair, divergences, budget)
@@ -174,7 +174,7 @@ def one(way: str, rows: int, folder: Path) -> None:
     else:
         given = [row for row in encoding.encode_rows(tokenizer, table, "chat", MAX_TOKENS) if row is not None]
         encoded = given if response else [row._replace(scored=np.arange(len(row.ids)) > 0) for row in given]
-    best = peak()
+    best = peak(torch.bfloat16 if kind == "bfloat16" else torch.float32)
     run(encoded[:2])
     started = time.process_time()
     ran = run(encoded)
@@ -259,7 +259,7 @@ def child(*arguments: str) -> dict[str, float]:
 
 def table(rows: int, ways: list[str], folder: Path) -> str:
     lines = [
-        "| way | tokens/CPU-s | against naive | scored tokens/CPU-s | padding | GFLOP/s executed | of float32 peak | peak MiB |",
+        "| way | tokens/CPU-s | against naive | scored tokens/CPU-s | padding | GFLOP/s executed | of the peak | peak MiB |",
         "|---|---|---|---|---|---|---|---|",
     ]
     naive = {}

@@ -54,10 +54,12 @@ class Divergences:
     Compiled and fused, a chunk that fits the processor's cache is 7-13 times cheaper than eager.
     """
 
-    def __init__(self, head_a: Any, head_b: Any, chunk: int = 64, compiled: bool = False):
+    def __init__(self, head_a: Any, head_b: Any, chunk: int = 128, compiled: bool = False):
         import torch
 
         self.head_a, self.head_b, self.chunk = head_a, head_b, chunk
+        # A copy without some layers has the original's head: one product for both reads its weights once.
+        self.one_head = _equal(head_a, head_b)
         self.kernel = torch.compile(divergence, dynamic=False) if compiled else divergence
 
     def __call__(self, hidden_a: Any, hidden_b: Any, targets: Any) -> Divergence:
@@ -67,6 +69,18 @@ class Divergences:
         targets = torch.as_tensor(targets, device=hidden_a.device)
         found = []
         for rows, left, right, target in padded_chunks(self.chunk, hidden_a, hidden_b, targets):
-            found.append(self.kernel(self.head_a(left), self.head_b(right), target)[:, :rows])
+            if self.one_head:
+                a, b = self.head_a(torch.cat([left, right])).split(self.chunk)
+            else:
+                a, b = self.head_a(left), self.head_b(right)
+            found.append(self.kernel(a, b, target)[:, :rows])
         merged = torch.cat(found, 1).float().cpu().numpy() if found else np.zeros((5, 0), np.float32)
         return Divergence(*merged)
+
+
+def _equal(head_a: Any, head_b: Any) -> bool:
+    """Whether two output heads are the same function: layers of equal weights, on one device."""
+    import torch
+
+    one, other = (head.state_dict() if isinstance(head, torch.nn.Linear) else {} for head in (head_a, head_b))
+    return bool(one) and one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -64,7 +64,7 @@ class Degradation(Stage):
     template: Template = "chat"
     max_tokens: int = Field(1024, ge=16)
     batch_tokens: int = Field(2048, ge=1)
-    chunk: int = Field(64, ge=1)
+    chunk: int = Field(128, ge=1)
     dtype: Precision = "auto"
     released_code: bool = False
 

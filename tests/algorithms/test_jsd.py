@@ -66,6 +66,24 @@ def test_chunks_change_nothing_and_heads_may_differ():
                 np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-6)
 
 
+def test_equal_heads_are_read_once():
+    head, twin, other = (torch.nn.Linear(8, 300, bias=False) for _ in range(3))
+    twin.load_state_dict(head.state_dict())
+    x, y, targets = torch.randn(150, 8), torch.randn(150, 8), torch.arange(150)
+    calls = []
+    for layer in (head, twin, other):
+        layer.register_forward_hook(lambda layer, given, _: calls.append((layer, len(given[0]))))
+    with torch.inference_mode():
+        found = Divergences(head, twin, 64)(x, y, targets)
+        assert calls == [(head, 128)] * 3
+        whole = divergence(head(x), twin(y), targets)
+        for ours, theirs in zip(found, whole, strict=True):
+            np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-6)
+        calls.clear()
+        Divergences(head, other, 64)(x, y, targets)
+    assert calls == [(head, 64), (other, 64)] * 3
+
+
 def test_no_tokens_no_values():
     found = Divergences(torch.nn.Identity(), torch.nn.Identity())(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
     assert all(values.shape == (0,) and values.dtype == np.float32 for values in found)
