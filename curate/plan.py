@@ -48,7 +48,8 @@ def plan(recipe: Any, folder: Path, workers: int = 1) -> dict[str, Any]:
     from curate.engine import Inline
     from curate.ingest.files import find_files
     from curate.progress import Silent
-    from curate.runs import Run, stat_of
+    from curate.runs import Run
+    from curate.sources import stat_of
 
     files = find_files(recipe.ingest)
     records = Records(folder / "stages" / "ingest").by_shard if folder.is_dir() else {}
@@ -101,7 +102,7 @@ def _step(run: Any, name: str, tried: int, rows: int, total: int, known_in: Path
             "fit": [facts.seconds, facts.seconds * max(total / max(tried, 1), 1)],
             "start": 0.0,
         }
-    records = list(run._records(name).by_shard.values())
+    records = list(run.records_of(name).by_shard.values())
     shard_rows = [sum(shard["rows"] for shard in record["shards"]) if "shards" in record else record["rows"] for record in records]
     times = np.array([record.get("seconds", 0.0) for record in records])
     fitting = max(0.0, facts.seconds - float(times.sum()))

@@ -63,7 +63,16 @@ def test_algorithms_are_arrays_in_arrays_out(path):
 
 
 def test_stages_know_nothing_of_runs_and_engines():
-    spine = {"curate.runs", "curate.engine", "curate.cli", "curate.pipeline", "curate.recipe"}
+    spine = {
+        "curate.runs",
+        "curate.sources",
+        "curate.step",
+        "curate.publishing",
+        "curate.engine",
+        "curate.cli",
+        "curate.pipeline",
+        "curate.recipe",
+    }
     families = ("embed", "cluster", "score", "select", "generate", "dedup", "ingest")
     found = {
         path.relative_to(ROOT).as_posix(): imports(path) & spine for family in families for path in (ROOT / "curate" / family).glob("*.py")

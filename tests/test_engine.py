@@ -171,7 +171,7 @@ def test_a_reader_that_dies_twice_ends_in_a_clear_error(project, engine, monkeyp
     def die(job: Any, task: Any) -> None:  # within the test: workers get it by value
         os._exit(9)
 
-    monkeypatch.setattr("curate.runs.ingest_file", die)
+    monkeypatch.setattr("curate.sources.ingest_file", die)
     with pytest.raises(InternalError, match=r"a\.jsonl died 2 times.*--engine inline"):
         project.with_engine(engine("ray"))
 
