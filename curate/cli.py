@@ -392,7 +392,7 @@ def recover(
     learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 1e-4,
     model: Annotated[str | None, typer.Option(help="The original model [default: the run's].", show_default=False)] = None,
     pruned: Annotated[str | None, typer.Option(help="The pruned model [default: the run's].", show_default=False)] = None,
-    workers: Annotated[int, typer.Option(help="Trainings at a time, one thread each; about 3 GB each for a model of 135M.", min=1)] = 2,
+    workers: Annotated[int, typer.Option(help="Trainings at a time, one thread each; up to 6 GB each for a model of 135M.", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune the pruned model on the run's selection and on random rows of equal cost, and say which repairs it better.

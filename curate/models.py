@@ -343,6 +343,16 @@ def _keep_freed_memory() -> None:
             libc.mallopt(option, value)
 
 
+def give_back_freed_memory() -> None:
+    """Freed memory to the system, the holes between blocks in use too, where the C library is glibc: some .1 s.
+
+    For loops whose batches have many shapes: blocks of one do not fit the holes that another left, and the process grows (docs/log.md, 2026-11-29).
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.malloc_trim(0)
+
+
 def load_tokenizer(reference: str) -> Any:
     # local_files_only is written out with a saved tokenizer, and would follow HF_HUB_OFFLINE: equal copies must be equal.
     return _transformers().AutoTokenizer.from_pretrained(folder(reference, weights=False), trust_remote_code=False, local_files_only=True)

@@ -100,6 +100,8 @@ def tune(
                 losses[step] = float(loss.detach())
                 if not np.isfinite(losses[step]):
                     raise UserMistake(f"training diverged at step {step + 1} of {len(batches)}: set a smaller learning rate")
+                if step % 10 == 9:
+                    models.give_back_freed_memory()
                 if tick:
                     tick(step + 1, len(batches))
     model.eval().requires_grad_(False)
