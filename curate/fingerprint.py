@@ -21,11 +21,14 @@ from curate.store import read_json, write_text
 
 PACKAGE = Path(__file__).parent
 # Changing how shards are scheduled, recorded or shown changes no value in them.
-REMEMBERED = 2  # raise it when `_parse` or SPINE changes
+REMEMBERED = 3  # raise it when `_parse` or SPINE changes
 SPINE = {
     "dataset",
     "stage",
     "runs",
+    "step",
+    "sources",
+    "publishing",
     "engine",
     "recipe",
     "ledger",

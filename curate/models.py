@@ -482,11 +482,13 @@ class Batch(NamedTuple):
     targets: Any
 
 
-def collate(encoded: Sequence[Encoded]) -> Batch:
-    """The logits at (row, column) predict the target, which is the token after that column."""
+def collate(encoded: Sequence[Encoded], multiple: int = 1, most: int | None = None) -> Batch:
+    """The logits at (row, column) predict the target, which is the token after that column. Width: the longest row's, rounded up to `multiple`, no more than `most`."""
     import torch
 
-    width = max(len(row.ids) for row in encoded) - 1
+    longest = max(len(row.ids) for row in encoded) - 1
+    rounded = -(-longest // multiple) * multiple
+    width = max(longest, min(rounded, most)) if most else rounded
     inputs = np.zeros((len(encoded), width), np.int64)
     for i, row in enumerate(encoded):
         inputs[i, : len(row.ids) - 1] = row.ids[:-1]

@@ -3,8 +3,8 @@
     run.step(name, settings, *inputs) -> Dataset      fit once if it must, then every shard that changed
                                                       fingerprint -> reuse or compute -> commit -> record
 
-Whatever cuts across stages (what to skip, resuming, hiding rows, poison rows, timing) is here and nowhere
-else. The first input says which shards; the others bring columns for them.
+Whatever cuts across stages (what to skip, resuming, timing) is here; what a fit may see is in `step.py`. The first step, which has
+source files and no shards yet, is `sources.py`, the last one `publishing.py`. The first input says which shards; the others bring columns for them.
 """
 
 from __future__ import annotations

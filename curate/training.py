@@ -185,7 +185,8 @@ def _loss(model: Any, rows: list[encoding.Encoded], prompt_weight: float) -> Any
     import torch
 
     asked = [row._replace(scored=np.arange(len(row.ids)) > 0) for row in rows] if prompt_weight else rows
-    batch = models.collate(asked)
+    # Every shape of a product is prepared once and kept: with as many shapes as lengths they crowd each other out and leave the heap in splinters (docs/log.md, 2026-11-29).
+    batch = models.collate(asked, 16, getattr(model.config, "max_position_embeddings", None))
     with _autocast():
         states = models.hidden_states(model, batch.inputs)[batch.rows, batch.columns]
         logits = model.get_output_embeddings()(states).float()

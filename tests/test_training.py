@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_model import save_tiny_model
 
 from curate import encoding, models
@@ -68,6 +69,25 @@ def test_tuning_lowers_the_loss_and_gives_the_same_weights_twice(tiny: Path, met
     other, _ = models.load_causal_lm(str(tiny), "float32")
     tune(other, rows, settings, seed=6)
     assert not np.array_equal(losses_of(other, rows), found[0][0])
+
+
+def test_a_training_gives_freed_memory_back_every_ten_steps(tiny: Path, monkeypatch):
+    model, tokenizer = models.load_causal_lm(str(tiny), "float32")
+    seen, given = [], []
+    monkeypatch.setattr(models, "give_back_freed_memory", lambda: given.append(len(seen)))
+    tune(model, encoded(tokenizer), Tuning(epochs=4), 5, lambda step, steps: seen.append(step))
+    assert (len(seen), given) == (24, [9, 19])
+
+
+@pytest.mark.parametrize(("most", "width"), [(None, 32), (24, 24), (8, 19), (64, 32)])
+def test_a_batch_may_be_as_wide_as_a_multiple_which_changes_no_state(tiny: Path, most: int | None, width: int):
+    model, _ = models.load_causal_lm(str(tiny), "float32")
+    rows = [encoding.Encoded(np.arange(3, 3 + length), np.arange(length) > 0, False) for length in (20, 7)]
+    plain, wide = models.collate(rows), models.collate(rows, 16, most)
+    assert plain.inputs.shape == (2, 19) and wide.inputs.shape == (2, width)
+    with torch.inference_mode():
+        states = [models.hidden_states(model, batch.inputs)[batch.rows, batch.columns] for batch in (plain, wide)]
+    assert torch.equal(plain.targets, wide.targets) and torch.allclose(*states, atol=1e-5)
 
 
 def test_the_attention_of_a_training_gives_the_states_of_any_other_and_ends_with_it(tiny: Path):

@@ -58,7 +58,7 @@ def main() -> None:
         "| arm | rows picked | wrong among them | share |", "|---|---|---|---|",
     ]  # fmt: skip
     for arm, select in (proof.ARMS | proof.ABLATION).items():
-        if arm in proof.RECIPE or "budget" in select:  # its answers are new; it would be an arm that is there, at another budget
+        if arm in proof.RECIPE or "budget" in select:  # its answers are new; it is another arm, or all of the pool
             continue
         picks = []
         for seed in range(SEEDS if arm in proof.DRAWN else 1):

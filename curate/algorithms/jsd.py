@@ -51,7 +51,7 @@ class Divergences:
     """`divergence` from hidden states, `chunk` tokens at a time, so that no whole logit matrix is ever held.
 
     Every chunk has the same shape (the last is padded): one compiled kernel, whatever the number of tokens.
-    Compiled and fused, a chunk that fits the processor's cache is 7-13 times cheaper than eager.
+    Compiled and fused, a chunk is 7-13 times cheaper than eager; 128 tokens in it are enough for quick products of the head.
     """
 
     def __init__(self, head_a: Any, head_b: Any, chunk: int = 128, compiled: bool = False):
@@ -79,8 +79,12 @@ class Divergences:
 
 
 def _equal(head_a: Any, head_b: Any) -> bool:
-    """Whether two output heads are the same function: layers of equal weights, on one device."""
+    """Whether two output heads are the same function: linear layers of equal weights, on one device."""
     import torch
 
     one, other = (head.state_dict() if isinstance(head, torch.nn.Linear) else {} for head in (head_a, head_b))
-    return bool(one) and one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return (
+        bool(one)
+        and one.keys() == other.keys()
+        and all(one[name].device == other[name].device and torch.equal(one[name], other[name]) for name in one)
+    )
