@@ -32,7 +32,7 @@ def ingest(run: Run, name: str, settings: Any) -> Dataset:
     by_fingerprint = {record["fingerprint"]: record for record in records.by_shard.values()}
     kept = {**settings.model_dump(mode="json", exclude={"path", "sources", "quarantine_max"}), **settings.identity()}
     run.lineage |= dict.fromkeys((*CANONICAL.names, *LINEAGE.names, *settings.keep), digest([FORMAT_VERSION, kept]))
-    run.scanned = _scan(run, run.trial.files if run.trial else find_files(settings), kept, records)
+    run.scanned = _scan(run.trial.files if run.trial else find_files(settings), kept, records)
     run.files = len(run.scanned)
     keys = [f"{index:05d}" for index in range(run.files)]
     staying: list[str] = []
@@ -83,7 +83,7 @@ def ingest(run: Run, name: str, settings: Any) -> Dataset:
     return dataset
 
 
-def _scan(run: Run, files: Sequence[SourceFile], settings: Mapping[str, Any], records: Records) -> list[Scanned]:
+def _scan(files: Sequence[SourceFile], settings: Mapping[str, Any], records: Records) -> list[Scanned]:
     """What every source file holds now; a file whose size, time and inode are those of its record is not read for that."""
     from curate.ingest.files import FORMAT_VERSION
 
