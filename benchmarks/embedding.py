@@ -158,7 +158,7 @@ def machine() -> str:
     flags = " ".join(flag for flag in FLAGS if flag in info.split())
     packages = ("torch", "transformers", "tokenizers", "sentence-transformers", "model2vec", "scikit-learn", "numpy")
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
-    from curate.models import compiler
+    from curate.hardware import compiler
 
     return f"{name} ({os.cpu_count()} cores; {flags}); {compiler()}; Python {platform.python_version()}, {versions}"
 

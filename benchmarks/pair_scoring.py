@@ -112,7 +112,7 @@ def scorer(way: str, pruned: Path) -> tuple[Any, Callable[[list[Any]], int], Any
     """(tokenizer, rows -> tokens that ran through the layers, shares of the models' layers that are run once)"""
     import torch
 
-    from curate import models
+    from curate import hardware, models
     from curate.algorithms.batches import length_batches
     from curate.algorithms.jsd import Divergences
     from curate.score import degradation, llama_half
@@ -148,7 +148,7 @@ def scorer(way: str, pruned: Path) -> tuple[Any, Callable[[list[Any]], int], Any
             found = states(batch.inputs) if states else [models.hidden_states(model, batch.inputs) for model in (original, copy)]
             return tuple(hidden[batch.rows, batch.columns] for hidden in found)
 
-        divergences, budget = Divergences(*heads, compiled=way in ("compiled", "bfloat16") and models.compiled()), 2048
+        divergences, budget = Divergences(*heads, compiled=way in ("compiled", "bfloat16") and hardware.compiled()), 2048
 
     def run(rows: list[Any]) -> int:
         degradation.row_means(rows, [None] * len(rows), pair, divergences, budget)
@@ -246,10 +246,10 @@ def agreement(rows: int, folder: Path) -> str:
 
 def fast_here(way: str) -> bool:
     """Whether this processor gains by the type that the way computes in."""
-    from curate import models
+    from curate import hardware
     from curate.score import llama_half
 
-    return bool(llama_half.kernel(MODEL)) if way == "half" else models.dtype() == "bfloat16" if way == "bfloat16" else True
+    return bool(llama_half.kernel(MODEL)) if way == "half" else hardware.dtype() == "bfloat16" if way == "bfloat16" else True
 
 
 def child(*arguments: str) -> dict[str, float]:
@@ -286,7 +286,7 @@ def machine() -> str:
     name = next((line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), platform.processor())
     flags = " ".join(flag for flag in ("avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16") if flag in info.split())
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("torch", "transformers", "numpy"))
-    from curate.models import compiler
+    from curate.hardware import compiler
 
     return f"{name} ({os.cpu_count()} cores; {flags}); {compiler()}; Python {platform.python_version()}, {versions}"
 

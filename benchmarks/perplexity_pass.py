@@ -78,7 +78,7 @@ def ours(rows: list[str], dtype: Any) -> tuple[list[float], int, float]:
 
 
 def one(way: str, rows: int) -> dict[str, Any]:
-    from curate import models
+    from curate import hardware
     from curate.engine import set_threads
 
     set_threads(1)
@@ -90,7 +90,7 @@ def one(way: str, rows: int) -> dict[str, Any]:
         "tokens": tokens,
         "seconds": took,
         "peak": peak,
-        "dtype": "float32" if way == "plain" else models.resolved(way),
+        "dtype": "float32" if way == "plain" else hardware.resolved(way),
     }
 
 

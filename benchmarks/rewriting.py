@@ -419,7 +419,7 @@ def _speed(task: str, sources: list[str], singles: int, new_tokens: int) -> list
     import torch
     from transformers import GenerationConfig
 
-    from curate import models
+    from curate import hardware, models
     from curate.generate.cache import ResponseCache
     from curate.generate.in_process import InProcess, ModelBackend, Request
     from curate.generate.prompt import fence_for, read_prompt
@@ -433,7 +433,7 @@ def _speed(task: str, sources: list[str], singles: int, new_tokens: int) -> list
     ours = InProcess(ModelBackend(model=MODEL, max_new_tokens=new_tokens), ResponseCache(None), 0.0)
     ours.answer(asked[:1])
     lines = [
-        f"{MODEL.rpartition('/')[2]}, {models.resolved('auto')}, {rows} prompts of {np.mean([ours.tokens(one.turns[0]['content']) for one in asked]):.0f} tokens on average, at most {new_tokens} new ones, greedy, one thread.",
+        f"{MODEL.rpartition('/')[2]}, {hardware.resolved('auto')}, {rows} prompts of {np.mean([ours.tokens(one.turns[0]['content']) for one in asked]):.0f} tokens on average, at most {new_tokens} new ones, greedy, one thread.",
         "",
     ]
     lines += ["| way | rows | new tokens | CPU-s | new tokens per CPU-s | ratio |", "|---|---:|---:|---:|---:|---:|"]

@@ -144,7 +144,7 @@ class OnRay:
         self.pools: dict[tuple[float, int], list[Any]] = {}
         self.ray: Any = None
         self.mine = False
-        if num_gpus:  # declared, whether or not there is CUDA: model stages then ask for them (see models.gpus_wanted)
+        if num_gpus:  # declared, whether or not there is CUDA: model stages then ask for them (see hardware.gpus_wanted)
             os.environ["CURATE_LOGICAL_GPUS"] = str(num_gpus)
         else:
             os.environ.pop("CURATE_LOGICAL_GPUS", None)

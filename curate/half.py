@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curate import models
+from curate import hardware, models
 from curate.errors import UserMistake
 
 FLAGS = ("-std=c++17", "-O3", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512fp16", "-mfma", "-fPIC", "-shared")
@@ -24,9 +24,9 @@ FLAGS = ("-std=c++17", "-O3", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512
 def runs_here(source: Path) -> str:
     """What would run (source and compiler), for a fingerprint; "" where the processor or the compiler do not fit."""
     info = Path("/proc/cpuinfo")
-    name, _, version = models.compiler().partition(" ")
+    name, _, version = hardware.compiler().partition(" ")
     fits = (
-        models.device() == "cpu"
+        hardware.device() == "cpu"
         and info.exists()
         and "avx512_fp16" in info.read_text().split()
         and int(version.split(".")[0] or 0) >= 12  # g++ 12 and clang 14 know the instructions
@@ -36,13 +36,13 @@ def runs_here(source: Path) -> str:
 
 def library(source: Path, *functions: str) -> ctypes.CDLL:
     """The shared library with these functions without a result, from the cache or compiled: of two workers that race, one rename wins, with equal content."""
-    key = hashlib.sha256(repr((source.read_bytes(), FLAGS, models.compiler())).encode()).hexdigest()
+    key = hashlib.sha256(repr((source.read_bytes(), FLAGS, hardware.compiler())).encode()).hexdigest()
     final = models.cache_folder() / "kernels" / f"{key[:32]}.so"
     if not final.is_file():
         final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=final.parent) as aside:
             attempt = Path(aside) / final.name
-            compiler = os.environ.get("CXX") or "g++"  # the one whose version models.compiler() tells
+            compiler = os.environ.get("CXX") or "g++"  # the one whose version hardware.compiler() tells
             done = subprocess.run([compiler, *FLAGS, "-o", str(attempt), str(source)], capture_output=True, text=True, check=False)
             if done.returncode:
                 raise UserMistake(f"{source.name} does not compile: set dtype: float32, or mend the compiler:\n{done.stderr[-2000:]}")

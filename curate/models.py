@@ -13,30 +13,26 @@ and a finished run recognised as finished, in a second. The cache is $CURATE_CAC
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib.util
 import json
 import os
 import re
 import shutil
-import subprocess
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from curate import hardware
 from curate.encoding import Encoded
 from curate.errors import UserMistake
-
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+from curate.hardware import Precision
 
 HUB = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
 # Files that decide what a checkpoint computes; a README or an optimizer state beside them does not.
@@ -183,60 +179,6 @@ def _dequantise(gguf: Path, out: Path) -> None:
     save(plain, tokenizer, out)
 
 
-# ---- what runs a model, known without torch ------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def device() -> str:
-    """ "cuda" where there are a driver, a visible device and a torch built for it; else "cpu"."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-    driver = Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists()
-    built = "+cpu" not in metadata.version("torch")
-    return "cuda" if driver and built and visible not in ("", "-1") else "cpu"
-
-
-@lru_cache(maxsize=2)
-def dtype(kind: str | None = None) -> Literal["float32", "bfloat16"]:
-    """The faster type on a kind of device (default: ours): bfloat16 on CUDA, on CPUs with AMX, on AMD with avx512_bf16.
-
-    Measured on one core, GFLOP/s in fp32 and bf16: EPYC (Zen 5) 95 and 400, Xeon with avx512_bf16 but no AMX 132 and 84.
-    """
-    if (kind or device()) == "cuda":
-        return "bfloat16"
-    info = Path("/proc/cpuinfo")
-    words = set(info.read_text().split()) if info.exists() else set()
-    return "bfloat16" if "amx_bf16" in words or {"avx512_bf16", "AuthenticAMD"} <= words else "float32"
-
-
-@lru_cache(maxsize=1)
-def compiler() -> str:
-    """Name and version of what torch.compile would use for the CPU; "" where it could not compile."""
-    found = shutil.which(os.environ.get("CXX") or "g++")
-    if device() != "cpu" or not found or not Path(sysconfig.get_path("include"), "Python.h").exists():
-        return ""
-    version = subprocess.run([found, "-dumpfullversion"], capture_output=True, text=True, check=False)
-    return f"{Path(found).name} {version.stdout.strip()}"
-
-
-def compiled() -> bool:
-    return bool(compiler())
-
-
-def resolved(precision: Precision) -> str:
-    return dtype() if precision == "auto" else precision
-
-
-def execution_identity(precision: Precision = "auto", compiles: bool = False) -> dict[str, str]:
-    """For a fingerprint: what the last bits depend on, besides weights, code and library versions."""
-    found = {"device": device(), "dtype": resolved(precision)}
-    return {**found, "kernels": compiler() or "eager"} if compiles else found
-
-
-def gpus_wanted() -> float:
-    """`num_gpus` a model stage asks for: also where GPUs are only declared (CURATE_LOGICAL_GPUS), to test scheduling."""
-    return 1.0 if device() == "cuda" or os.environ.get("CURATE_LOGICAL_GPUS") else 0.0
-
-
 def memory(*references: str, precision: Precision = "auto") -> int:
     """Bytes that a worker with these models needs, estimated from the sizes of the files; 2 GiB for a model not yet fetched."""
     total = 1200 << 20  # libraries, activations, one chunk of logits
@@ -249,7 +191,7 @@ def memory(*references: str, precision: Precision = "auto") -> int:
         else:
             stored = json.loads((found / "config.json").read_text()).get("dtype", "float32")
             size = sum(file.stat().st_size for file in found.glob("*.safetensors"))
-            total += int(size * (4 if resolved(precision) == "float32" else 2) / (4 if stored == "float32" else 2))
+            total += int(size * (4 if hardware.resolved(precision) == "float32" else 2) / (4 if stored == "float32" else 2))
     return total
 
 
@@ -323,34 +265,10 @@ def _transformers() -> Any:
 
 
 def _in_place(model: Any) -> Any:
-    """The model on `device()`, in a process that keeps the small and middling blocks it frees."""
-    if device() == "cpu":
-        _keep_freed_memory()
-    return model.to(device())
-
-
-@lru_cache(maxsize=1)
-def _keep_freed_memory() -> None:
-    """From now on the C library keeps freed blocks of up to 32 MiB for the next call, where it is glibc.
-
-    A model takes and frees the same blocks for every batch; glibc gives them back to the system, and the system clears them again: 4 to 10 % of the CPU
-    seconds of a scoring pass. Larger blocks still go back: kept too, they saved half as much again, and a training of rows of all lengths grew from 5 to
-    9.6 GB, as a block that no longer fits is taken anew (docs/log.md, 2026-11-29).
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "gnu_get_libc_version"):
-        for option, value in ((-3, 32 << 20), (-1, 2**31 - 1), (-2, 64 << 20)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD of malloc.h
-            libc.mallopt(option, value)
-
-
-def give_back_freed_memory() -> None:
-    """Freed memory to the system, the holes between blocks in use too, where the C library is glibc: some .1 s.
-
-    For loops whose batches have many shapes: blocks of one do not fit the holes that another left, and the process grows (docs/log.md, 2026-11-29).
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "gnu_get_libc_version"):
-        libc.malloc_trim(0)
+    """The model on `hardware.device()`, in a process that keeps the small and middling blocks it frees."""
+    if hardware.device() == "cpu":
+        hardware.keep_freed_memory()
+    return model.to(hardware.device())
 
 
 def load_tokenizer(reference: str) -> Any:
@@ -359,12 +277,12 @@ def load_tokenizer(reference: str) -> Any:
 
 
 def load_causal_lm(reference: str, dtype: Precision = "auto") -> tuple[Any, Any]:
-    """(model, tokenizer) on `device()`, in evaluation mode, weights in the resolved type."""
+    """(model, tokenizer) on `hardware.device()`, in evaluation mode, weights in the resolved type."""
     import torch
 
     path = folder(reference)
     model = _transformers().AutoModelForCausalLM.from_pretrained(
-        path, dtype=getattr(torch, resolved(dtype)), trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
+        path, dtype=getattr(torch, hardware.resolved(dtype)), trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
     )
     return _in_place(model).eval().requires_grad_(False), load_tokenizer(reference)
 
@@ -404,7 +322,7 @@ def in_dtype(model: Any, precision: Precision = "auto") -> Any:
     import torch
 
     for weight in model.parameters():  # not `model.to`: it would round the frequencies of rotary positions too
-        weight.data = weight.data.to(getattr(torch, resolved(precision)))
+        weight.data = weight.data.to(getattr(torch, hardware.resolved(precision)))
     return model
 
 
@@ -416,7 +334,7 @@ def attention_for_training(model: Any) -> Iterator[None]:
     tuning went at 173 tokens a second with it and at 193 without. On GPUs nothing is changed.
     """
     before = model.config._attn_implementation
-    if device() == "cpu":
+    if hardware.device() == "cpu":
         model.set_attn_implementation("eager")
     try:
         yield
@@ -430,7 +348,7 @@ def load_encoder(reference: str, dtype: Precision = "auto") -> tuple[Any, Any]:
 
     encoder_facts(reference)  # refuses what does not average
     model = _transformers().AutoModel.from_pretrained(
-        folder(reference), dtype=getattr(torch, resolved(dtype)), trust_remote_code=False, use_safetensors=True
+        folder(reference), dtype=getattr(torch, hardware.resolved(dtype)), trust_remote_code=False, use_safetensors=True
     )
     return _in_place(model).eval().requires_grad_(False), load_tokenizer(reference)
 
@@ -446,7 +364,7 @@ def load_classifier(reference: str, dtype: Precision = "auto") -> tuple[Any, Any
             f"model '{reference}' is {' and '.join(kinds) or 'of no named kind'}, no sequence classifier: name one whose head is trained"
         )
     model = _transformers().AutoModelForSequenceClassification.from_pretrained(
-        path, dtype=getattr(torch, resolved(dtype)), trust_remote_code=False, use_safetensors=True
+        path, dtype=getattr(torch, hardware.resolved(dtype)), trust_remote_code=False, use_safetensors=True
     )
     return _in_place(model).eval().requires_grad_(False), load_tokenizer(reference)
 
@@ -495,7 +413,7 @@ def collate(encoded: Sequence[Encoded], multiple: int = 1, most: int | None = No
     rows = np.concatenate([np.full(row.scored.sum(), i) for i, row in enumerate(encoded)])
     columns = np.concatenate([np.flatnonzero(row.scored) - 1 for row in encoded])
     targets = np.concatenate([row.ids[row.scored] for row in encoded])
-    return Batch(*(torch.from_numpy(array).to(device()) for array in (inputs, rows, columns, targets)))
+    return Batch(*(torch.from_numpy(array).to(hardware.device()) for array in (inputs, rows, columns, targets)))
 
 
 def hidden_states(model: Any, inputs: Any) -> Any:
@@ -519,7 +437,7 @@ def output_head(model: Any) -> Any:
 
     layer = model.get_output_embeddings()
 
-    probe = torch.arange(1, 5, device=device())[None]
+    probe = torch.arange(1, 5, device=hardware.device())[None]
     with torch.inference_mode():
         ours, theirs = layer(hidden_states(model, probe)).float(), model(input_ids=probe, use_cache=False).logits.float()
     if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2):
@@ -528,7 +446,7 @@ def output_head(model: Any) -> Any:
 
 
 def load_head(reference: str, precision: Precision = "auto") -> Any:
-    """The output head of a model as a torch Linear on `device()`, read by itself; None where the files do not show it as one matrix."""
+    """The output head of a model as a torch Linear on `hardware.device()`, read by itself; None where the files do not show it as one matrix."""
     import torch
     from safetensors import safe_open
 
@@ -543,7 +461,7 @@ def load_head(reference: str, precision: Precision = "auto") -> Any:
     if weight is None or "lm_head.bias" in found:
         return None
     head = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    head.weight = torch.nn.Parameter(weight.to(device(), getattr(torch, resolved(precision))), requires_grad=False)
+    head.weight = torch.nn.Parameter(weight.to(hardware.device(), getattr(torch, hardware.resolved(precision))), requires_grad=False)
     return head
 
 
@@ -554,12 +472,3 @@ def head_bytes(reference: str) -> int:
         return 512 << 20
     config = json.loads((found / "config.json").read_text())
     return 4 * config["vocab_size"] * config["hidden_size"]
-
-
-def device_memory() -> int:
-    """Bytes that a device of ours has in all, used or not: the same whenever it is asked."""
-    if device() == "cuda":
-        import torch
-
-        return torch.cuda.get_device_properties(0).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from curate import encoding, models
+from curate import encoding, hardware, models
 from curate.errors import UserMistake
 
 
@@ -78,7 +78,7 @@ def tune(
 
     if not rows:
         raise UserMistake("there is no row with a response to train on: choose more rows")
-    with torch.random.fork_rng(devices=[models.device()] if models.device() == "cuda" else []):
+    with torch.random.fork_rng(devices=[hardware.device()] if hardware.device() == "cuda" else []):
         torch.manual_seed(seed)
         weights = _trainable(model, settings)
         optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0, fused=True)
@@ -101,7 +101,7 @@ def tune(
                 if not np.isfinite(losses[step]):
                     raise UserMistake(f"training diverged at step {step + 1} of {len(batches)}: set a smaller learning rate")
                 if step % 10 == 9:
-                    models.give_back_freed_memory()
+                    hardware.give_back_freed_memory()
                 if tick:
                     tick(step + 1, len(batches))
     model.eval().requires_grad_(False)
@@ -146,7 +146,7 @@ def train_on_blocks(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * (0.1 + 0.9 * schedule(step, steps, warmup))
-        batch = torch.from_numpy(blocks[step * batch_blocks : (step + 1) * batch_blocks]).to(models.device())
+        batch = torch.from_numpy(blocks[step * batch_blocks : (step + 1) * batch_blocks]).to(hardware.device())
         with _autocast():
             logits = model(input_ids=batch).logits[:, :-1].float()
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
@@ -201,7 +201,7 @@ def _loss(model: Any, rows: list[encoding.Encoded], prompt_weight: float) -> Any
 def _autocast() -> Any:
     import torch
 
-    return torch.autocast(models.device(), torch.bfloat16, enabled=models.dtype() == "bfloat16")
+    return torch.autocast(hardware.device(), torch.bfloat16, enabled=hardware.dtype() == "bfloat16")
 
 
 def _trainable(model: Any, settings: Tuning) -> list[Any]:

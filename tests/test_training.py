@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_model import save_tiny_model
 
-from curate import encoding, models
+from curate import encoding, hardware, models
 from curate.errors import UserMistake
 from curate.score.perplexity import MeanLoss
 from curate.training import Tuning, schedule, shuffled_batches, tune
@@ -74,7 +74,7 @@ def test_tuning_lowers_the_loss_and_gives_the_same_weights_twice(tiny: Path, met
 def test_a_training_gives_freed_memory_back_every_ten_steps(tiny: Path, monkeypatch):
     model, tokenizer = models.load_causal_lm(str(tiny), "float32")
     seen, given = [], []
-    monkeypatch.setattr(models, "give_back_freed_memory", lambda: given.append(len(seen)))
+    monkeypatch.setattr(hardware, "give_back_freed_memory", lambda: given.append(len(seen)))
     tune(model, encoded(tokenizer), Tuning(epochs=4), 5, lambda step, steps: seen.append(step))
     assert (len(seen), given) == (24, [9, 19])
 
@@ -97,7 +97,7 @@ def test_the_attention_of_a_training_gives_the_states_of_any_other_and_ends_with
     before = model.config._attn_implementation
     with models.attention_for_training(model):
         trained = models.hidden_states(model, batch.inputs)[batch.rows, batch.columns]
-        assert model.config._attn_implementation == ("eager" if models.device() == "cpu" else before)
+        assert model.config._attn_implementation == ("eager" if hardware.device() == "cpu" else before)
     assert model.config._attn_implementation == before
     assert np.allclose(trained.numpy(), models.hidden_states(model, batch.inputs)[batch.rows, batch.columns].numpy(), atol=1e-5)
 

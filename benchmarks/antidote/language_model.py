@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from common import DATA, interval, mean_draws, random_words
 
-from curate import encoding, models
+from curate import encoding, hardware, models
 from curate.generate.antidote import swapped
 from curate.generate.exchange import attribute_of
 from curate.generate.lexicon import Lexicon, read_lexicons
@@ -87,7 +87,7 @@ def of_lm(seeds: int, work: Path, workers: int) -> list[str]:
         }.items():
             trainings[arm, seed] = [*rows, *rest]
     # By the content of the model, the rows, what is asked, and what computes it.
-    same = [models.identity(str(pruned)), TUNING.model_dump(), asked, models.execution_identity(), *(metadata.version(name) for name in ("torch", "transformers"))]  # fmt: skip
+    same = [models.identity(str(pruned)), TUNING.model_dump(), asked, hardware.execution_identity(), *(metadata.version(name) for name in ("torch", "transformers"))]  # fmt: skip
     jobs = {_digest([same, seed, rows]): (rows, seed) for (_, seed), rows in trainings.items()}
     arm_of = {_digest([same, seed, rows]): (arm, seed) for (arm, seed), rows in trainings.items()}
     results = Results(work / "trials.jsonl")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from curate import models
+from curate import hardware
 from curate.algorithms import paired
 from curate.audit import proxy
 from curate.audit.corpus import Corpus, highest
@@ -101,7 +101,7 @@ def _settings(model: proxy.ProxyModel) -> str:
     return _digest(
         [
             repr(model),
-            json.dumps(models.execution_identity()),
+            json.dumps(hardware.execution_identity()),
             *(metadata.version(name) for name in ("torch", "transformers", "tokenizers")),
         ]
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from curate import models
+from curate import hardware, models
 from curate.algorithms.batches import length_batches
 from curate.training import train_on_blocks
 
@@ -103,7 +103,7 @@ class Trainer:
                 ids = windows[i][1]
                 inputs[place, 1 : len(ids) + 1] = target[place, : len(ids)] = ids
             with torch.inference_mode():
-                logits = model(input_ids=torch.from_numpy(inputs).to(models.device())).logits[:, :-1].float()
+                logits = model(input_ids=torch.from_numpy(inputs).to(hardware.device())).logits[:, :-1].float()
                 loss = torch.nn.functional.cross_entropy(
                     logits.transpose(1, 2), torch.from_numpy(target).to(logits.device), reduction="none"
                 )

@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
+from curate import hardware
 from curate import models as weights
 from curate.algorithms.batches import length_batches
 from curate.embed import bert_half
 from curate.embed.hashed import vector_column, viewed
 from curate.errors import UserMistake
-from curate.models import Precision
+from curate.hardware import Precision
 from curate.stage import Resources, Stage, TableFunction
 
 # Characters given to the tokenizer per token of the window: a word of 5 million letters is not read to its end.
@@ -34,7 +35,7 @@ class Transformer(Stage):
                   text itself, null nothing. Every prompt costs a pass. Default: one column `vector` without a prompt
     max_tokens    longer inputs (prompt included) lose their end; null: the encoder's own limit
     batch_tokens  tokens computed at once, padding included; batches never cross a shard
-    dtype         auto: the fastest on this processor (models.dtype, bert_half.kernel). The cosine to float32 vectors was
+    dtype         auto: the fastest on this processor (hardware.dtype, bert_half.kernel). The cosine to float32 vectors was
                   at least .9999 for bfloat16 and float16 on 300 instructions. Averages are always in float32.
     """
 
@@ -73,14 +74,14 @@ class Transformer(Stage):
     def identity(self) -> dict[str, Any]:
         if kernel := self._kernel():
             return {"device": "cpu", "dtype": "float16", "kernels": kernel}
-        return weights.execution_identity(self.dtype)
+        return hardware.execution_identity(self.dtype)
 
     def resources(self) -> Resources:
-        return Resources(gpus=weights.gpus_wanted(), memory=1500 << 20)
+        return Resources(gpus=hardware.gpus_wanted(), memory=1500 << 20)
 
     def _kernel(self) -> str:
         """What runs the encoder in float16 where torch has no faster type than float32; "" where torch runs it."""
-        wanted = self.dtype == "float16" or (self.dtype == "auto" and weights.dtype() == "float32")
+        wanted = self.dtype == "float16" or (self.dtype == "auto" and hardware.dtype() == "float32")
         return bert_half.kernel(self.model) if wanted else ""
 
     def load(self, folder: Path) -> TableFunction:

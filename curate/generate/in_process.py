@@ -39,9 +39,9 @@ class ModelBackend(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What the answers depend on, apart from the model's content."""
-        from curate import models
+        from curate import hardware
 
-        return {**models.execution_identity(self.dtype), **self.model_dump(exclude={"model"})}
+        return {**hardware.execution_identity(self.dtype), **self.model_dump(exclude={"model"})}
 
 
 class InProcess:

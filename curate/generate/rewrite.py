@@ -125,9 +125,9 @@ class Rewrite(Stage):
     def resources(self) -> Resources:
         if isinstance(self.backend, EndpointBackend):
             return Resources(workers=1)  # so that limits hold for the whole run; many requests are in flight all the same
-        from curate import models
+        from curate import hardware, models
 
-        return Resources(gpus=models.gpus_wanted(), memory=models.memory(self.backend.model, precision=self.backend.dtype))
+        return Resources(gpus=hardware.gpus_wanted(), memory=models.memory(self.backend.model, precision=self.backend.dtype))
 
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
         """Which rows the budget reaches: those whose draw is below a bound."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from curate import models
+from curate import hardware, models
 from curate.algorithms.block_influence import least_influential, turned
 from curate.encoding import Encoded
 from curate.errors import UserMistake
@@ -54,7 +54,7 @@ def _block_influence(model: Any, encoded: Sequence[Encoded]) -> np.ndarray:
     try:
         for row in encoded:
             with torch.inference_mode():
-                models.hidden_states(model, torch.from_numpy(row.ids)[None].to(models.device()))
+                models.hidden_states(model, torch.from_numpy(row.ids)[None].to(hardware.device()))
     finally:
         for handle in handles:
             handle.remove()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from curate import models
+from curate import hardware, models
 from curate.algorithms.wanda import zeroed
 from curate.encoding import Encoded
 from curate.errors import UserMistake
@@ -95,7 +95,7 @@ def _entering(model: Any, layers: Any, encoded: Sequence[Encoded]) -> tuple[list
         layer.forward = lambda states, *args, **kwargs: states
     try:
         for row in encoded:
-            models.hidden_states(model, torch.from_numpy(row.ids)[None].to(models.device()))
+            models.hidden_states(model, torch.from_numpy(row.ids)[None].to(hardware.device()))
     finally:
         for layer, handle in zip(layers, handles, strict=True):
             del layer.forward  # the class's own shows again

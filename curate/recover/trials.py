@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from curate import encoding, models
+from curate import encoding, hardware, models
 from curate.algorithms.jsd import Divergences
 from curate.jobs import Results, run_jobs
 from curate.score.degradation import Pair, row_means
@@ -60,7 +60,7 @@ class Trial:
         if not settings["prompt_weight"]:  # younger than the first results, which stay what they were
             del settings["prompt_weight"]
         trained = [settings, self.seed, _content(self.rows)] if self.rows else None
-        runs_on = [models.execution_identity(), *(metadata.version(name) for name in ("torch", "transformers"))]
+        runs_on = [hardware.execution_identity(), *(metadata.version(name) for name in ("torch", "transformers"))]
         return _digest([models.identity(self.model), models.identity(original), trained, exam, runs_on])
 
 
@@ -118,7 +118,7 @@ class Examiner:
         return states
 
     def _divergences(self, model: Any) -> Divergences:
-        return Divergences(models.output_head(self.original), models.output_head(model), compiled=models.compiled())
+        return Divergences(models.output_head(self.original), models.output_head(model), compiled=hardware.compiled())
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from curate import hardware
 from curate import models as weights
 from curate.algorithms.batches import length_batches
 from curate.errors import UserMistake
-from curate.models import Precision
+from curate.hardware import Precision
 from curate.score.perplexity import nullable
 from curate.stage import Resources, Stage, TableFunction
 
@@ -50,10 +51,10 @@ class Classifier(Stage):
         return (self.model,)
 
     def identity(self) -> dict[str, Any]:
-        return weights.execution_identity(self.dtype)
+        return hardware.execution_identity(self.dtype)
 
     def resources(self) -> Resources:
-        return Resources(gpus=weights.gpus_wanted(), memory=weights.memory(self.model, precision=self.dtype))
+        return Resources(gpus=hardware.gpus_wanted(), memory=weights.memory(self.model, precision=self.dtype))
 
     def load(self, folder: Path) -> TableFunction:
         model, tokenizer = weights.load_classifier(self.model, self.dtype)

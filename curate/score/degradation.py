@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from curate import encoding
+from curate import encoding, hardware
 from curate import models as weights
 from curate.algorithms.batches import length_batches
 from curate.algorithms.jsd import Divergences
 from curate.encoding import Encoded, Template
 from curate.errors import UserMistake
-from curate.models import Precision
+from curate.hardware import Precision
 from curate.score import llama_half
 from curate.score.states import as_loaded, as_states, half_identity, scored_states, stored_type
 from curate.stage import Resources, Stage, TableFunction
@@ -88,7 +88,7 @@ class Degradation(Stage):
         return (self.model, self.pruned)
 
     def identity(self) -> dict[str, Any]:
-        return half_identity(self.dtype, self.model, self.pruned) or weights.execution_identity(self.dtype, compiles=True)
+        return half_identity(self.dtype, self.model, self.pruned) or hardware.execution_identity(self.dtype, compiles=True)
 
     def resources(self) -> Resources:
         if self.pair == "apart":
@@ -96,7 +96,7 @@ class Degradation(Stage):
         else:
             # Once more the larger of the two: while layers are packed for llama_half both forms are held.
             memory = weights.memory(self.model, self.model, self.pruned, precision=as_loaded(self.dtype))
-        return Resources(gpus=weights.gpus_wanted(), memory=memory)
+        return Resources(gpus=hardware.gpus_wanted(), memory=memory)
 
     def load(self, folder: Path) -> TableFunction:
         half = bool(half_identity(self.dtype, self.model, self.pruned))
@@ -130,7 +130,7 @@ def apart(stage: Degradation) -> bool:
     """Whether the original's states are to be stored first (score/states.py): asked for, or both models do not fit this machine."""
     if stage.pair != "auto":
         return stage.pair == "apart"
-    return not stage.released_code and stage.resources().memory > 0.8 * weights.device_memory()
+    return not stage.released_code and stage.resources().memory > 0.8 * hardware.device_memory()
 
 
 def _pair(stage: Degradation, half: bool) -> tuple[Any, Pair, Any]:
@@ -153,7 +153,7 @@ def _pair(stage: Degradation, half: bool) -> tuple[Any, Pair, Any]:
             a, b = (hidden[batch.rows, batch.columns] for hidden in states(batch.inputs))
         return a, b
 
-    return tokenizer, pair, Divergences(*heads, stage.chunk, weights.compiled())
+    return tokenizer, pair, Divergences(*heads, stage.chunk, hardware.compiled())
 
 
 def _stored_pair(stage: Degradation, half: bool) -> tuple[Any, Pair, Any]:
@@ -174,7 +174,7 @@ def _stored_pair(stage: Degradation, half: bool) -> tuple[Any, Pair, Any]:
 
     if half:
         return tokenizer, pair, llama_half.DivergencesHalf(head.weight, own.weight)
-    return tokenizer, pair, Divergences(head, own, stage.chunk, weights.compiled())
+    return tokenizer, pair, Divergences(head, own, stage.chunk, hardware.compiled())
 
 
 def _check(stage: Degradation, tokenizer: Any, other: Any, *models: Any) -> None:
@@ -247,7 +247,7 @@ def pair_states(original: Any, pruned: Any) -> Any:
     if not first:
         return separately
     shared = SharedPrefix(original, pruned, pruned.config.curate_removed_layers)
-    probe = torch.arange(1, 17, device=weights.device()).reshape(2, 8)
+    probe = torch.arange(1, 17, device=hardware.device()).reshape(2, 8)
     with torch.inference_mode():
         same = torch.equal(shared(probe)[1], weights.hidden_states(pruned, probe))
     return shared if same else separately

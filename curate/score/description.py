@@ -18,7 +18,7 @@ from curate import models as weights
 from curate.algorithms.knn import unit_rows
 from curate.embed.transformer import Transformer
 from curate.errors import UserMistake
-from curate.models import Precision
+from curate.hardware import Precision
 from curate.score._members import vectors
 from curate.score._texts import existing, read_texts
 from curate.score.perplexity import nullable

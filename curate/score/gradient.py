@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from curate import encoding
+from curate import encoding, hardware
 from curate import models as weights
 from curate.algorithms.batches import length_batches
 from curate.algorithms.gradient_features import RowGradients, alignments, is_prime, prime_below
@@ -60,10 +60,10 @@ class _Features(Stage):
         return (self.pruned,)
 
     def identity(self) -> dict[str, Any]:
-        return weights.execution_identity("float32")
+        return hardware.execution_identity("float32")
 
     def resources(self) -> Resources:
-        return Resources(gpus=weights.gpus_wanted(), memory=weights.memory(self.pruned, precision="float32") + (512 << 20))
+        return Resources(gpus=hardware.gpus_wanted(), memory=weights.memory(self.pruned, precision="float32") + (512 << 20))
 
     def load(self, folder: Path) -> TableFunction:
         return self._features()

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate import encoding
+from curate import encoding, hardware
 from curate import models as weights
 from curate.algorithms.batches import length_batches, padded_chunks
 from curate.encoding import Template
-from curate.models import Precision
+from curate.hardware import Precision
 from curate.stage import Resources, Stage, TableFunction
 
 
@@ -69,15 +69,15 @@ class Perplexity(Stage):
         return (self.model,)
 
     def identity(self) -> dict[str, Any]:
-        return weights.execution_identity(self.dtype, compiles=True)
+        return hardware.execution_identity(self.dtype, compiles=True)
 
     def resources(self) -> Resources:
-        return Resources(gpus=weights.gpus_wanted(), memory=weights.memory(self.model, precision=self.dtype))
+        return Resources(gpus=hardware.gpus_wanted(), memory=weights.memory(self.model, precision=self.dtype))
 
     def load(self, folder: Path) -> TableFunction:
         model, tokenizer = weights.load_causal_lm(self.model, self.dtype)
         weights.check_window(model, self.max_tokens, self.model)
-        losses = MeanLoss(model, self.batch_tokens, self.chunk, weights.compiled())
+        losses = MeanLoss(model, self.batch_tokens, self.chunk, hardware.compiled())
 
         def score(table: pa.Table) -> pa.Table:
             encoded = encoding.encode_rows(tokenizer, table, self.template, self.max_tokens)

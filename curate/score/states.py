@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from curate import encoding
+from curate import encoding, hardware
 from curate import models as weights
 from curate.algorithms.batches import length_batches
 from curate.encoding import Encoded, Template
 from curate.errors import UserMistake
-from curate.models import Precision
+from curate.hardware import Precision
 from curate.score import llama_half
 from curate.stage import Resources, Stage, TableFunction
 
@@ -53,10 +53,10 @@ class States(Stage):
         return (self.model,)
 
     def identity(self) -> dict[str, Any]:
-        return half_identity(self.dtype, self.model) or weights.execution_identity(self.dtype)
+        return half_identity(self.dtype, self.model) or hardware.execution_identity(self.dtype)
 
     def resources(self) -> Resources:
-        return Resources(gpus=weights.gpus_wanted(), memory=weights.memory(self.model, self.model, precision=as_loaded(self.dtype)))
+        return Resources(gpus=hardware.gpus_wanted(), memory=weights.memory(self.model, self.model, precision=as_loaded(self.dtype)))
 
     def load(self, folder: Path) -> TableFunction:
         half = bool(half_identity(self.dtype, self.model))
@@ -86,21 +86,21 @@ class States(Stage):
 
 def half_identity(dtype: Precision, *references: str) -> dict[str, str]:
     """For a fingerprint: that llama_half runs these models, where torch has no faster type than float32; {} where torch runs them."""
-    wanted = dtype == "float16" or (dtype == "auto" and weights.dtype() == "float32")
+    wanted = dtype == "float16" or (dtype == "auto" and hardware.dtype() == "float32")
     kernel = llama_half.kernel(*references) if wanted else ""
     return {"device": "cpu", "dtype": "float16", "kernels": kernel} if kernel else {}
 
 
 def as_loaded(dtype: Precision) -> Precision:
     """The type that weights have when they are read, before llama_half packs them."""
-    return "float32" if dtype == "float16" and weights.device() == "cpu" else dtype
+    return "float32" if dtype == "float16" and hardware.device() == "cpu" else dtype
 
 
 def stored_type(dtype: Precision, model: str) -> Any:
     """The torch type of `original_states`."""
     import torch
 
-    return torch.float16 if half_identity(dtype, model) else getattr(torch, weights.resolved(dtype))
+    return torch.float16 if half_identity(dtype, model) else getattr(torch, hardware.resolved(dtype))
 
 
 def scored_states(model: Any, half: bool, max_tokens: int) -> Callable[[Sequence[Encoded]], Any]:
@@ -146,4 +146,4 @@ def as_states(stored: Sequence[bytes | None], rows: Sequence[Encoded], width: in
             raise UserMistake(
                 "original_states do not fit their row: give states and degradation the same model, template, max_tokens and dtype"
             )
-    return torch.cat(parts).to(weights.device())
+    return torch.cat(parts).to(hardware.device())

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from curate import encoding, models, training
+from curate import encoding, hardware, models, training
 from curate.errors import UserMistake
 from curate.score._trusted import Trusted, draw
 from curate.score.perplexity import MeanLoss, nullable
@@ -77,10 +77,10 @@ class Student(Stage):
 
     def identity(self) -> dict[str, Any]:
         # Asked in float32; trained in the type that is fastest here (training.py), which the weights depend on.
-        return {**self.trusted.identity("student"), **models.execution_identity("float32", compiles=True), "trained_in": models.dtype()}
+        return {**self.trusted.identity("student"), **hardware.execution_identity("float32", compiles=True), "trained_in": hardware.dtype()}
 
     def resources(self) -> Resources:
-        return Resources(gpus=models.gpus_wanted(), memory=1 << 30)
+        return Resources(gpus=hardware.gpus_wanted(), memory=1 << 30)
 
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
         """Writes the models of the two halves as checkpoints, half-0 and half-1, seen.npz (draws of the texts of each, uint64) and info.json."""
@@ -107,7 +107,7 @@ class Student(Stage):
 
     def load(self, folder: Path) -> TableFunction:
         loaded = [models.load_causal_lm(str(folder / f"half-{half}"), "float32") for half in range(HALVES)]
-        tokenizer, asked = loaded[0][1], [MeanLoss(model, 4096, 512, models.compiled()) for model, _ in loaded]
+        tokenizer, asked = loaded[0][1], [MeanLoss(model, 4096, 512, hardware.compiled()) for model, _ in loaded]
         with np.load(folder / "seen.npz", allow_pickle=False) as artifact:
             seen = [artifact[f"half_{half}"] for half in range(HALVES)]
 

@@ -198,12 +198,12 @@ def test_declared_gpus_are_asked_for_and_change_no_byte(recovery):
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from curate.pipeline import execute; from curate import models, engine\n"
+        "import sys; from pathlib import Path; from curate.pipeline import execute; from curate import hardware, engine\n"
         "asked = set(); real = engine.OnRay._actor\n"
         "def spy(self, resources, size): asked.add(resources.gpus); return real(self, resources, size)\n"
         "engine.OnRay._actor = spy\n"
         "execute(Path('recipe.yaml'), Path('gpus'), 'ray', num_cpus=2, num_gpus=2)\n"
-        "print(sorted(asked), models.device())"
+        "print(sorted(asked), hardware.device())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=recovery.folder, capture_output=True, text=True, timeout=600, env={**os.environ}

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from tiny_model import rows, save_tiny_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from curate import encoding, models
+from curate import encoding, hardware, models
 from curate.errors import UserMistake
 from curate.prune.depth import Depth
 from curate.score import degradation, llama_half
@@ -34,7 +34,7 @@ def pruned(tiny, tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def eager(monkeypatch):
     """Compiling takes half a minute; one slow test does it."""
-    monkeypatch.setattr(models, "compiled", lambda: False)
+    monkeypatch.setattr(hardware, "compiled", lambda: False)
 
 
 def score(model: Path | str, pruned: Path, table=ROWS, **settings) -> dict[str, list]:
@@ -221,7 +221,7 @@ def test_apart_reads_only_the_head_of_the_original_unless_its_files_hide_it(tiny
 def test_auto_keeps_the_models_apart_where_they_do_not_fit(tiny, pruned, monkeypatch):
     stage = Degradation(model=str(tiny), pruned=str(pruned))
     assert not degradation.apart(stage) and degradation.apart(stage.but(pair="apart"))
-    monkeypatch.setattr(models, "device_memory", lambda: 1 << 30)
+    monkeypatch.setattr(hardware, "device_memory", lambda: 1 << 30)
     assert degradation.apart(stage) and not degradation.apart(stage.but(pair="together"))
 
 
@@ -279,7 +279,7 @@ def test_in_float16_a_row_has_the_same_bits_in_any_company_and_apart(half, wide,
 
 def test_a_pruned_copy_that_float16_does_not_take_reads_the_states_of_an_original_that_it_does(half, wide, wide_pruned, monkeypatch):
     fits = llama_half._fits
-    monkeypatch.setattr(models, "dtype", lambda *_: "float32")
+    monkeypatch.setattr(hardware, "dtype", lambda *_: "float32")
     states = States(model=str(wide), max_tokens=256).load(Path())(MANY)
     monkeypatch.setattr(llama_half, "_fits", lambda config: fits(config) and config["num_hidden_layers"] == 5)
     stage = Degradation(model=str(wide), pruned=str(wide_pruned), pair="apart", max_tokens=256)
@@ -313,7 +313,7 @@ def test_float16_kernel_divergences_are_those_of_the_definition(half):
 def test_compiled_and_eager_kernels_agree(tiny, pruned, monkeypatch):
     eager = score(tiny, pruned)
     monkeypatch.undo()
-    if not models.compiled():
+    if not hardware.compiled():
         pytest.skip("no compiler for the CPU here")
     compiled = score(tiny, pruned)
     for name in MEANS:
