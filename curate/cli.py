@@ -32,29 +32,32 @@ app = typer.Typer(
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line of stdout.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, for example runs/quickstart.", show_default=False)]
+# What `run` and `refresh` both take.
+RunDir = Annotated[Path | None, typer.Option(help="Where the run lives [default: runs/NAME-OF-RECIPE].", show_default=False)]
+Changes = Annotated[list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Change a setting; may be repeated.")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes [default: as many as cores and memory allow].", show_default=False)]
+Address = Annotated[str | None, typer.Option(help="A running Ray cluster to use.", show_default=False)]
+ShardTimeout = Annotated[
+    float | None,
+    typer.Option(help="ray: seconds after which a worker that has not finished its shard counts as hanging.", show_default=False),
+]
+StallTimeout = Annotated[
+    float, typer.Option(help="Seconds after which a run in which no shard has ended says where it hangs, and ends; 0: never.", min=0)
+]
 
 
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file; configs/ holds some.", show_default=False)],
-    run_dir: Annotated[Path | None, typer.Option(help="Where the run lives [default: runs/NAME-OF-RECIPE].", show_default=False)] = None,
+    run_dir: RunDir = None,
     engine: Annotated[
         str, typer.Option(help="ray: actor pools on all cores or a cluster. inline: this process, for tests and small data.")
     ] = "ray",
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Change a setting; may be repeated.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes [default: as many as cores and memory allow].", show_default=False)
-    ] = None,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster to use.", show_default=False)] = None,
-    shard_timeout: Annotated[
-        float | None,
-        typer.Option(help="ray: seconds after which a worker that has not finished its shard counts as hanging.", show_default=False),
-    ] = None,
-    stall_timeout: Annotated[
-        float, typer.Option(help="Seconds after which a run in which no shard has ended says where it hangs, and ends; 0: never.", min=0)
-    ] = 10_800,
+    changes: Changes = None,
+    workers: Workers = None,
+    address: Address = None,
+    shard_timeout: ShardTimeout = None,
+    stall_timeout: StallTimeout = 10_800,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe, or finish an interrupted run: only what is missing or changed is computed.
@@ -81,24 +84,15 @@ def run(
 @app.command()
 def refresh(
     recipe: Annotated[Path, typer.Argument(help="The recipe of the run.", show_default=False)],
-    run_dir: Annotated[Path | None, typer.Option(help="Where the run lives [default: runs/NAME-OF-RECIPE].", show_default=False)] = None,
+    run_dir: RunDir = None,
     accept: Annotated[bool, typer.Option("--accept", help="Do what an earlier refresh has asked about (exit code 4).")] = False,
     refit: Annotated[bool, typer.Option("--refit", help="Fit the models anew on all rows; everything that reads them runs again.")] = False,
     engine: Annotated[str, typer.Option(help="ray or inline, as in `curate run`.")] = "ray",
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Change a setting; may be repeated.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes [default: as many as cores and memory allow].", show_default=False)
-    ] = None,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster to use.", show_default=False)] = None,
-    shard_timeout: Annotated[
-        float | None,
-        typer.Option(help="ray: seconds after which a worker that has not finished its shard counts as hanging.", show_default=False),
-    ] = None,
-    stall_timeout: Annotated[
-        float, typer.Option(help="Seconds after which a run in which no shard has ended says where it hangs, and ends; 0: never.", min=0)
-    ] = 10_800,
+    changes: Changes = None,
+    workers: Workers = None,
+    address: Address = None,
+    shard_timeout: ShardTimeout = None,
+    stall_timeout: StallTimeout = 10_800,
     as_json: AsJson = False,
 ) -> None:
     """Bring a run up to date with its source files: only new and changed ones are read, models stay as they were fitted, decisions are made again.
@@ -124,9 +118,7 @@ def plan(
     run_dir: Annotated[
         Path | None, typer.Option(help="Where the run lives, or will [default: runs/NAME-OF-RECIPE].", show_default=False)
     ] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Change a setting; may be repeated.")
-    ] = None,
+    changes: Changes = None,
     workers: Annotated[
         int | None, typer.Option(help="Worker processes to reckon with [default: cores].", show_default=False, min=1)
     ] = None,
