@@ -32,7 +32,7 @@ app = typer.Typer(
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line of stdout.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, for example runs/quickstart.", show_default=False)]
-# What `run` and `refresh` both take.
+# Options of `run` and `refresh`; `plan` takes `Changes` too.
 RunDir = Annotated[Path | None, typer.Option(help="Where the run lives [default: runs/NAME-OF-RECIPE].", show_default=False)]
 Changes = Annotated[list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Change a setting; may be repeated.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes [default: as many as cores and memory allow].", show_default=False)]

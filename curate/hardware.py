@@ -1,4 +1,4 @@
-"""What this machine computes with: device, number type, compiler, the GPUs to ask for, memory. The one place that decides them.
+"""What this machine computes with: device, number type, compiler, the GPUs to ask for, freed memory. Where float16 kernels run says half.py.
 
 Nothing here imports torch before it must, so that a fingerprint is made, and a finished run recognised, in a second.
 """
@@ -27,13 +27,13 @@ def device() -> str:
     return "cuda" if driver and built and visible not in ("", "-1") else "cpu"
 
 
-@lru_cache(maxsize=2)
-def dtype(kind: str | None = None) -> Literal["float32", "bfloat16"]:
-    """The faster type on a kind of device (default: ours): bfloat16 on CUDA, on CPUs with AMX, on AMD with avx512_bf16.
+@lru_cache(maxsize=1)
+def dtype() -> Literal["float32", "bfloat16"]:
+    """The faster type on our device: bfloat16 on CUDA, on CPUs with AMX, on AMD with avx512_bf16.
 
     Measured on one core, GFLOP/s in fp32 and bf16: EPYC (Zen 5) 95 and 400, Xeon with avx512_bf16 but no AMX 132 and 84.
     """
-    if (kind or device()) == "cuda":
+    if device() == "cuda":
         return "bfloat16"
     info = Path("/proc/cpuinfo")
     words = set(info.read_text().split()) if info.exists() else set()

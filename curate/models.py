@@ -1,4 +1,4 @@
-"""Model weights: where they are, what identifies them, what runs them. The only caller of `from_pretrained`.
+"""Model weights: where they are, what identifies them, how they are loaded. The only caller of `from_pretrained`.
 
 A reference is one of
     org/name@<40 hex digits>         a hub repository at a pinned commit
@@ -7,7 +7,7 @@ A reference is one of
     package:NAME/PATH                a folder or GGUF file inside an installed package
 Weights are read from safetensors only and no code from a checkpoint is ever run.
 
-Everything above `load_causal_lm` works without importing torch or transformers, so that a recipe is checked,
+Everything above the section on loading, except the conversion of a GGUF file, works without importing torch or transformers, so that a recipe is checked,
 and a finished run recognised as finished, in a second. The cache is $CURATE_CACHE, else ~/.cache/curate.
 """
 
@@ -177,6 +177,9 @@ def _dequantise(gguf: Path, out: Path) -> None:
     plain = transformers.AutoModelForCausalLM.from_config(loaded.config).float()
     plain.load_state_dict(loaded.state_dict())
     save(plain, tokenizer, out)
+
+
+# ---- what its files say, known without torch -----------------------------------------------------------------
 
 
 def memory(*references: str, precision: Precision = "auto") -> int:

@@ -131,7 +131,7 @@ def as_bytes(states: Any) -> np.ndarray:
 
 
 def as_states(stored: Sequence[bytes | None], rows: Sequence[Encoded], width: int, kind: Any) -> Any:
-    """Tensor (scored tokens of all rows, width) of torch type `kind`, on `device()`, from `original_states` at either positions."""
+    """Tensor (scored tokens of all rows, width) of torch type `kind`, on `hardware.device()`, from `original_states` at either positions."""
     import torch
 
     parts = []

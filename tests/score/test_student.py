@@ -47,7 +47,7 @@ def test_the_type_that_it_is_trained_in_is_part_of_what_it_is(monkeypatch):
     """Two machines, one of which trains in bfloat16, make other weights: one must not pass for the other."""
     found = set()
     for dtype in ("float32", "bfloat16"):
-        monkeypatch.setattr("curate.hardware.dtype", lambda kind=None, dtype=dtype: dtype)
+        monkeypatch.setattr("curate.hardware.dtype", lambda dtype=dtype: dtype)
         found.add(json.dumps(STAGE.identity(), sort_keys=True))
     assert len(found) == 2
 
