@@ -116,7 +116,9 @@ def plan(pool: Pool, original: str, pruned: str, seeds: int, unit: str) -> tuple
     """The trials of every arm and seed, and remarks. `unit`: what arms have in common, tokens or response_tokens."""
     cost = (pool.tokens if unit == "tokens" else pool.response_tokens).astype(np.float64)
     budget = float(cost[pool.chosen].sum())
+    other, uncontrolled = (pool.response_tokens, "response tokens") if unit == "tokens" else (pool.tokens, "tokens")
     remarks: list[str] = []
+    strata: list[float] = []  # of the other unit, as a share of what the selection has
 
     def trial(arm: str, seed: int, model: str, picked: np.ndarray) -> Trial:
         return Trial(arm, seed, model, tuple({name: pool.rows[i][name] for name in encoding.ROW} for i in picked))
@@ -137,7 +139,13 @@ def plan(pool: Pool, original: str, pruned: str, seeds: int, unit: str) -> tuple
             remarks.append("no length-matched control: more rows were chosen than left; choose at most half of the pool")
         picked = random_rows(cost, pool.raw, budget, seed, pool.groups)
         trials.append(trial("stratified", seed, pruned, picked))
+        strata.append(float(other[picked].sum() / other[pool.chosen].sum()))
         trials.append(trial("ceiling", seed, original, random_rows(cost, pool.raw, budget, seed)))
+    if strata and not 0.8 < (share := float(np.mean(strata))) < 1.25:
+        remarks.append(
+            f"stratified rows have {share:.1f} times the {uncontrolled} of the selection: only {unit.replace('_', ' ')} are made equal; "
+            f"--unit {uncontrolled.replace(' ', '_')} makes those equal"
+        )
     return trials, list(dict.fromkeys(remarks))
 
 

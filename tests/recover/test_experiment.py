@@ -1,6 +1,7 @@
 """The experiment of `curate recover`: fair arms, held-out rows in no arm, and numbers that follow from the trials."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from curate import models
+from curate import encoding, models
 from curate.cli import app
 from curate.ledger import open_run
 from curate.recover import experiment, outcome
@@ -100,6 +101,33 @@ def test_arms_cost_the_same_and_no_arm_holds_a_test_row(run: Path):
         elif prompts:
             assert spent - max(cost.values()) < sum(cost[prompt] for prompt in prompts) <= spent
     assert [trial.arm for trial in trials].count("selection") == SEEDS and len(remarks) == SEEDS
+
+
+@pytest.mark.parametrize(
+    ("unit", "short_answer", "remark"),
+    [
+        (
+            "response_tokens",
+            2,
+            r"stratified rows have [3-9]\.\d times the tokens of the selection: only response tokens are made equal; --unit tokens",
+        ),
+        ("tokens", 2, r"stratified rows have 0\.[4-6] times the response tokens of the selection: only tokens .* --unit response_tokens"),
+        ("tokens", 50, None),
+        ("response_tokens", 50, None),
+    ],
+)
+def test_it_is_said_what_stratified_rows_cost_in_the_other_unit(unit: str, short_answer: int, remark: str | None):
+    """Two clusters with prompts of 50 tokens: the answers of one have 50 and are chosen, those of the other may be short."""
+    count = 400
+    groups = np.arange(count) % 2
+    response = np.where(groups == 0, 50, short_answer)
+    rows = [dict.fromkeys(encoding.ROW, str(i)) for i in range(count)]
+    chosen = np.flatnonzero(groups == 0)[:20]
+    pool = experiment.Pool(rows, chosen, np.arange(count), np.empty(0, np.int64), groups, response + 50, response)
+    remarks = [line for line in experiment.plan(pool, "original", "pruned", 2, unit)[1] if "stratified" in line]
+    assert len(remarks) == bool(remark)
+    if remark:
+        assert re.match(remark, remarks[0])
 
 
 def test_recover_ends_with_a_table_resumes_and_shows_in_the_report(run: Path):
