@@ -443,6 +443,15 @@ def test_a_less_stable_clustering_is_told_above_the_clusters():
     assert 'class="verdict worse"' not in render(replace(example(), stability=Stability(0.6, 0.54)))
 
 
+def test_clusters_without_budgets_of_their_own_are_not_said_to_have_any():
+    with_shares = Page(render(example())).text
+    assert "Clusters and their budgets" in with_shares and "Damage Budget (" in with_shares
+    clusters = tuple(replace(cluster, budget=None, spent=None, damage=None) for cluster in example().clusters)
+    without = Page(render(replace(example(), clusters=clusters))).text
+    assert "Clusters and their budgets" not in without and "Here none has a budget of its own." in without
+    assert "Tokens Rows kept" in without and "Damage" not in without
+
+
 def test_drift_names_the_cluster_to_look_at():
     drift = Drift("read after the fit", 900, True, "Beyond chance: distance.", (), (Moved(7, 0.05, 0.14, 0.3),))
     text = Page(render(replace(example(), drifts=(drift,)))).text
