@@ -188,7 +188,7 @@ def _write_facts(run: Any, state: str, seconds: float, counts: dict[str, Any] | 
 
     steps = [
         {
-            "name": step.name, "stage": step.stage, "kind": step.kind, "about": step.about, "shards": step.shards, "rows": step.rows,
+            "name": step.name, "stage": step.stage, "kind": step.kind, "about": step.about, "shards": step.shards, "rows": step.rows, "hidden": step.hidden,
             "executed": step.executed, "reused": step.reused, "generated": step.generated, "generates": bool(step.generated) or step.generates,
             "seconds": round(step.seconds, 3), "fitted": step.fitted, "models": step.models, "columns": step.columns, "remarks": step.remarks,
         }

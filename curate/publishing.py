@@ -28,6 +28,7 @@ def publish(run: Run, stage: Stage, *inputs: Dataset) -> Path:
     run.counts = ledger.count(joined, run.decisions)
     stage = stage.but(decisions=tuple(run.decisions), available=tuple(joined.names()))
     facts = run.begin("publish", stage)
+    facts.hidden = 0
     wanted = digest(
         [
             run.identity_of("publish", stage),

@@ -132,6 +132,8 @@ class Run:
                 self.progress.advance(task.rows)
         dataset = self.made[name] = self._result(name, stage, joined, records)
         facts.shards, facts.rows, facts.reused = len(joined.shards), joined.rows, len(joined.shards) - facts.executed
+        noted = [records.by_shard[shard.name].get("hidden", -1) for shard in joined.shards]
+        facts.hidden = sum(noted) if min(noted, default=0) >= 0 else None
         facts.generated = dataset.rows if stage.generates else 0
         facts.seconds += time.perf_counter() - started
         records.merge(

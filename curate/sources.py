@@ -26,7 +26,7 @@ def ingest(run: Run, name: str, settings: Any) -> Dataset:
     from curate.ingest.files import FORMAT_VERSION, find_files
 
     started = time.perf_counter()
-    facts = StepFacts(name, "Ingest", "other", "Reads the source files and cuts them into shards.")
+    facts = StepFacts(name, "Ingest", "other", "Reads the source files and cuts them into shards.", hidden=0)
     run.facts[name], run.touched[name] = facts, set()
     records = run.records_of(name)
     by_fingerprint = {record["fingerprint"]: record for record in records.by_shard.values()}

@@ -29,6 +29,7 @@ class StepFacts:
     about: str = ""
     shards: int = 0
     rows: int = 0
+    hidden: int | None = None  # of these rows, those that the stage was not shown; None where a record is of before it was noted
     executed: int = 0
     reused: int = 0
     generated: int = 0

@@ -176,6 +176,7 @@ def _compute(job: Job, task: Task) -> dict[str, Any]:
     table = read_columns(root, task.shard, names)
     hidden = hidden_rows(root, task.shard, stage.hidden_by, job.kinds)
     visible = pa.array(range(task.rows), pa.int64()) if hidden is None else pc.indices_nonzero(pc.invert(hidden)).cast(pa.int64())
+    seen = len(visible)
     poison = set(task.poison)
     if poison:
         visible = visible.filter(pc.invert(pc.is_in(visible, value_set=pa.array(sorted(poison), pa.int64()))))
@@ -196,6 +197,7 @@ def _compute(job: Job, task: Task) -> dict[str, Any]:
     return {
         **describe(result, attempt),
         "poison": {str(row): text for row, text in why.items()},
+        "hidden": task.rows - seen,
         "halvings": task.halvings,
         "seconds": round(time.perf_counter() - started, 4),
     }

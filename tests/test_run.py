@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from curate import fingerprint
 from curate.errors import UserMistake
+from curate.report.facts import gather
 
 SCORERS = Path(__file__).parent / "scorers_for_tests"
 MASKED = {"pipeline": f"{SCORERS / '_masked.py'}:masked", "scorers": ["vowels"], "scorer_path": str(SCORERS)}
@@ -55,6 +56,24 @@ def test_a_changed_budget_runs_no_scorer(three_files):
     facts = three_files.run(changes=("select.budget=4",))
     assert facts["kept"] == 4
     assert three_files.executed() == {"select": 3, "publish": 1}
+
+
+def test_steps_say_how_many_rows_were_hidden_from_them(project):
+    project.file("a.jsonl", ANIMALS[0], ANIMALS[1], ANIMALS[0])
+    project.file("b.jsonl", PLANTS[0], ANIMALS[0], "")
+    project.recipe(**MASKED)
+
+    def hidden() -> dict[str, int | None]:
+        steps = project.ledger().facts["steps"]
+        return {
+            step["name"]: step["hidden"] for step in steps if "/" not in step["name"]
+        }  # a step inside of a fit is called by the fit alone
+
+    project.run()
+    first = hidden()
+    assert (first["vowels"], first["near_dedup"], first["ingest"]) == (3, 1, 0)  # two duplicates and a row without a text; that row; none
+    assert [(step.seen, step.hidden) for step in gather(project.ledger()).road if step.name == "vowels"] == [(3, 3)]
+    assert project.run()["executed"] == 0 and hidden() == first
 
 
 def test_a_changed_near_duplicate_threshold_runs_masked_scorers_only_where_the_mask_changed(project):

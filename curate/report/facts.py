@@ -88,7 +88,8 @@ def gather(ledger: Ledger) -> page.Facts:
             page.Step(
                 step["name"],
                 step["about"],
-                seen=step["rows"],
+                seen=None if step.get("hidden") is None else step["rows"] - step["hidden"],
+                hidden=step.get("hidden"),
                 dropped={rule: number for rule, number in rules.items() if rule in dropped_rules},
                 quarantined=sum(quarantined.values()),
                 generated=step["generated"],

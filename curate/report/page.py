@@ -68,12 +68,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the pipeline. `dropped`, `quarantined`: rows whose fate was decided here; `hidden`: rows it did not look at."""
+    """One step of the pipeline. `dropped`, `quarantined`: rows whose fate was decided here; `hidden`: rows it was not shown, None where that is not known."""
 
     name: str
     does: str = ""
     seen: int | None = None
-    hidden: int = 0
+    hidden: int | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     quarantined: int = 0
     generated: int = 0
