@@ -77,8 +77,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "recoverable": RECOVERABLE,  # the default until it was seen to be worse than random rows
     "ours": OURS,
     "ours_own_words": {**OURS, "replaces": ["rewrite"], "generated_max_share": 1.0},  # the original model says the chosen answers again
-    "nearest_fifth": {"by": "target_rank", "order": "lowest", "budget": 0.2},  # a fifth of the pool's tokens, whatever --budget says,
-    "ours_fifth": {**OURS, "budget": 0.2},
+    "nearest_fifth": {"by": "target_rank", "order": "lowest", "budget": 0.2, "unit": "tokens"},  # a fifth of the pool's tokens, whatever --budget and --unit say
+    "ours_fifth": {**OURS, "budget": 0.2, "unit": "tokens"},
     "whole": {"budget": 1.0},  # beside all of it
 }
 # One piece of the default, of `ours` or of the paper's method taken out or exchanged at a time.
