@@ -65,9 +65,8 @@ def test_steps_say_how_many_rows_were_hidden_from_them(project):
 
     def hidden() -> dict[str, int | None]:
         steps = project.ledger().facts["steps"]
-        return {
-            step["name"]: step["hidden"] for step in steps if "/" not in step["name"]
-        }  # a step inside of a fit is called by the fit alone
+        # without steps inside of a fit: the fit alone calls them, and a reused one does not
+        return {step["name"]: step["hidden"] for step in steps if "/" not in step["name"]}
 
     project.run()
     first = hidden()
