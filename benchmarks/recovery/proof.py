@@ -77,7 +77,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "recoverable": RECOVERABLE,  # the default until it was seen to be worse than random rows
     "ours": OURS,
     "ours_own_words": {**OURS, "replaces": ["rewrite"], "generated_max_share": 1.0},  # the original model says the chosen answers again
-    "nearest_fifth": {"by": "target_rank", "order": "lowest", "budget": 0.2, "unit": "tokens"},  # a fifth of the pool's tokens, whatever --budget and --unit say
+    "nearest_fifth": {
+        "by": "target_rank",
+        "order": "lowest",
+        "budget": 0.2,
+        "unit": "tokens",
+    },  # a fifth of the pool's tokens, whatever --budget and --unit say
     "ours_fifth": {**OURS, "budget": 0.2, "unit": "tokens"},
     "whole": {"budget": 1.0},  # beside all of it
 }
