@@ -379,7 +379,7 @@ def recover(
     by: Annotated[str | None, typer.Option(help="Column of --test that names the capability of a row.", show_default=False)] = None,
     test_rows: Annotated[int, typer.Option(help="Without --test: how many rows of the run to test on.", min=8)] = 120,
     seeds: Annotated[int, typer.Option(help="Trainings per arm; below 3 little can be said, 6 are better.", min=1)] = 3,
-    unit: Annotated[str, typer.Option(help="What every arm spends equally: response_tokens or tokens.")] = "response_tokens",
+    unit: Annotated[str, typer.Option(help="What every arm spends equally: tokens, or response_tokens alone.")] = "tokens",
     method: Annotated[str, typer.Option(help="full: all weights. lora: adapters (needs the extra lora).")] = "full",
     learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 1e-4,
     model: Annotated[str | None, typer.Option(help="The original model [default: the run's].", show_default=False)] = None,
@@ -405,7 +405,7 @@ def recover(
     from curate.training import Tuning
 
     if unit not in ("tokens", "response_tokens"):
-        raise UserMistake(f"--unit {unit}: give response_tokens or tokens")
+        raise UserMistake(f"--unit {unit}: give tokens or response_tokens")
     if by and not test:
         raise UserMistake("--by names a column of --test: give --test FILE too")
     try:

@@ -163,7 +163,7 @@ def models_of(ledger: Ledger) -> tuple[str, str]:
 
 def recover(
     ledger: Ledger, original: str, pruned: str, *, test: Path | None = None, by: str | None = None, test_rows: int = 120, seeds: int = 3,
-    unit: str = "response_tokens", tuning: Tuning | None = None, workers: int = 1, say: Callable[[str], None] = print,
+    unit: str = "tokens", tuning: Tuning | None = None, workers: int = 1, say: Callable[[str], None] = print,
 ) -> dict[str, Any]:  # fmt: skip
     """Run the experiment, or what is missing of it, and write RUN/recovery/trials.jsonl and summary.json; the summary."""
     tuning = tuning or Tuning()

@@ -81,13 +81,14 @@ def test_what_was_generated_from_a_test_row_is_in_no_arm(run: Path, monkeypatch:
     assert child not in {pool.rows[i]["row_id"] for i in (*pool.chosen, *pool.raw)} and len(pool.chosen) == len(whole.chosen) - 1
 
 
-def test_arms_cost_the_same_and_no_arm_holds_a_test_row(run: Path):
+@pytest.mark.parametrize("unit", ["tokens", "response_tokens"])
+def test_arms_cost_the_same_and_no_arm_holds_a_test_row(run: Path, unit: str):
     pool = read_pool(run)
     assert len(pool.test) == 24 and len(np.unique(pool.groups[pool.test])) == 4
     assert not set(pool.test) & (set(pool.chosen) | set(pool.raw))
     original, pruned = experiment.models_of(open_run(run))
-    trials, remarks = experiment.plan(pool, original, pruned, SEEDS, "response_tokens")
-    cost = {row["prompt"]: tokens for row, tokens in zip(pool.rows, pool.response_tokens, strict=True)}
+    trials, remarks = experiment.plan(pool, original, pruned, SEEDS, unit)
+    cost = {row["prompt"]: tokens for row, tokens in zip(pool.rows, getattr(pool, unit), strict=True)}
     held_out = {pool.rows[i]["prompt"] for i in pool.test}
     chosen = {pool.rows[i]["prompt"] for i in pool.chosen}
     spent = sum(cost[prompt] for prompt in chosen)
@@ -167,7 +168,7 @@ def test_a_file_of_test_rows_gives_the_groups(run: Path):
 def test_mistakes_are_answered_with_a_remedy(run: Path, tmp_path: Path):
     for arguments, remedy in (
         (["--by", "kind"], "give --test FILE too"),
-        (["--unit", "rows"], "give response_tokens or tokens"),
+        (["--unit", "rows"], "give tokens or response_tokens"),
         (["--method", "magic"], "--method"),
         (["--test", str(tmp_path / "none.jsonl")], "no such file"),
     ):
