@@ -163,7 +163,9 @@ def verify(
 ) -> None:
     """Read everything that a run has committed, hash it again and count its ledger again; name the first bad byte of what is damaged.
 
-    Exit code 1 where something is. Example:  curate verify runs/pool      then      curate verify runs/pool --remove && curate run RECIPE
+    Exit code 1 where something is; with --remove only where the next run cannot make it anew.
+
+    Example:  curate verify runs/pool      then      curate verify runs/pool --remove && curate run RECIPE
     """
     from curate.ledger import open_run
     from curate.progress import every_few_seconds
@@ -183,6 +185,7 @@ def verify(
         faults = list(check(run_folder, say))
         if remove:
             remove_faults(run_folder, faults)
+    exit_code = int(any(not (remove and fault.remove) for fault in faults))
     lines = [f"damaged  {visible(fault.at)} {fault.what}{' (removed)' if remove and fault.remove else ''}" for fault in faults]
     lines.append(
         f"{read[0]:,} files, {read[1] / 1e6:,.1f} MB read: {len(faults) or 'nothing'} damaged, {'see above' if faults else 'the ledger balances'}"
@@ -190,11 +193,11 @@ def verify(
     if faults and not remove:
         lines.append("`--remove` removes what the next run can make anew; `curate rollback` goes back to a version that is whole")
     _say(
-        {"files": read[0], "bytes": read[1], "faults": [vars(fault) for fault in faults], "exit_code": int(bool(faults))},
+        {"files": read[0], "bytes": read[1], "faults": [vars(fault) for fault in faults], "exit_code": exit_code},
         as_json,
         "\n".join(lines),
     )
-    raise typer.Exit(int(bool(faults)))
+    raise typer.Exit(exit_code)
 
 
 @app.command()

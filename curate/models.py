@@ -378,7 +378,7 @@ def load_static(reference: str) -> Any:
     try:
         from model2vec import StaticModel
     except ImportError:
-        raise UserMistake("method static needs model2vec: pip install 'curate[static]'") from None
+        raise UserMistake("method static needs model2vec: pip install model2vec") from None
     return StaticModel.from_pretrained(folder(reference))
 
 

@@ -47,6 +47,7 @@ def execute(
                 raise UserMistake(
                     f"{name}.against names this run's own folder, {place}: every row would be a duplicate of itself; give another --run-dir"
                 )
+    recipe.look_up()
     from curate.engine import Inline, OnRay
 
     if engine == "inline":

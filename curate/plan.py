@@ -51,6 +51,7 @@ def plan(recipe: Any, folder: Path, workers: int = 1) -> dict[str, Any]:
     from curate.runs import Run
     from curate.sources import stat_of
 
+    recipe.look_up()
     files = find_files(recipe.ingest)
     records = Records(folder / "stages" / "ingest").by_shard if folder.is_dir() else {}
     known = {record["path"]: record for record in records.values()}

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 from curate.errors import UserMistake
 from curate.fingerprint import PACKAGE, load_module
 from curate.refresh.settings import Refresh
-from curate.stage import Stage
+from curate.stage import MADE_BY_PRUNED, Stage
 
 RESERVED = ("pipeline", "seed", "threads", "sample", "pruned", "pair", "scorers", "scorer_path", "store", "refresh")
 LARGEST_RECIPE = 1 << 20
@@ -109,6 +109,30 @@ class Recipe:
         if self.pruned is None or isinstance(self.pruned, str):
             return self.pruned
         return str(run.fit("pruned", self.pruned, *inputs) / "model")
+
+    def look_up(self) -> None:
+        """Raise UserMistake with every model and file that settings name and that is not there.
+
+        Else the step that needs it would say so, one at a time, after hours of other steps.
+        """
+        from curate import models
+
+        stages = {**self.sections, "pruned": self.pruned}
+        if self.has("semantic_dedup"):
+            stages["semantic_dedup"] = self.semantic_dedup_of()
+        if self.has("gate"):
+            stages["gate"] = self.gate_of()
+        faults: dict[str, None] = {}
+        for stage in stages.values():
+            try:
+                if isinstance(stage, Stage):
+                    stage.look_up()
+                elif isinstance(stage, str):
+                    models.resolve(stage)
+            except UserMistake as error:
+                faults[str(error)] = None
+        if faults:
+            raise UserMistake("\n".join(faults))
 
     @cached_property
     def resolved(self) -> str:
@@ -240,7 +264,7 @@ def _section(name: str, target: str, section: Any, raw: Any, seed: int, scorer_p
     if "pair" in cls.model_fields and raw.get("pair"):
         settings.setdefault("pair", raw["pair"])
     if "pruned" in cls.model_fields and "pruned" not in settings and raw.get("pruned"):
-        settings["pruned"] = "the copy that `pruned` makes"  # the pipeline puts its folder here once there is one
+        settings["pruned"] = MADE_BY_PRUNED
     return _validated(name, cls, section, settings, raw, problems)
 
 

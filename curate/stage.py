@@ -27,6 +27,7 @@ from curate.verdicts import verdict_column as verdict_column
 from curate.verdicts import verdicts as verdicts
 
 TableFunction = Callable[[pa.Table], pa.Table]
+MADE_BY_PRUNED = "the copy that `pruned` makes"  # stands for a model until the run has made it
 
 
 class Resources(BaseModel):
@@ -118,6 +119,16 @@ class Stage(BaseModel):
     def identity(self) -> dict[str, Any]:
         """Anything else that the bytes of the result depend on (device, dtype, compiler, a file's digest)."""
         return {}
+
+    def look_up(self) -> None:
+        """Raise UserMistake where a model or file that the settings name is not there. Asked of every stage of a recipe before the first step."""
+        from curate import models
+
+        there = [reference for reference in self.models() if reference != MADE_BY_PRUNED]
+        for reference in there:
+            models.resolve(reference)
+        if len(there) == len(self.models()):
+            self.identity()
 
     def resources(self) -> Resources:
         return Resources()

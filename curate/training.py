@@ -211,7 +211,7 @@ def _trainable(model: Any, settings: Tuning) -> list[Any]:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError:
-            raise UserMistake("method lora needs peft: pip install 'curate[lora]'") from None
+            raise UserMistake("method lora needs peft: pip install peft") from None
         config = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules="all-linear", bias="none")
         inject_adapter_in_model(config, model.base_model)
         for name, weight in model.named_parameters():

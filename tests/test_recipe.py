@@ -224,3 +224,29 @@ filter: {trusted: {where: {a: 1}}, members: [words, scores], numbers: [language_
     )
     first, rest = recipe.load(path).text_scorers()
     assert [name for name, _ in first] == ["language"] and [name for name, _ in rest] == ["length"]
+
+
+def test_models_and_files_that_are_not_there_are_said_before_the_first_step_all_at_once(tmp_path):
+    from curate.pipeline import execute
+
+    (tmp_path / "examples.jsonl").write_text('{"instruction": "Say it.", "output": "It.", "task": "saying"}\n')
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "Say that.", "output": "That."}\n')
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"""pipeline: recovery
+scorers: [nearest, degradation, dsir]
+ingest: {{path: {tmp_path}/rows.jsonl}}
+tokens: {{model: {tmp_path}/model}}
+embed: {{model: {tmp_path}/encoder}}
+pruned: {{model: {tmp_path}/model, layers: 6}}
+degradation: {{model: {tmp_path}/other}}
+dsir: {{target: {tmp_path}/texts.jsonl}}
+nearest: {{target: {tmp_path}/examples.jsonl, group_by: capability}}
+"""
+    )
+    with pytest.raises(UserMistake) as mistake:
+        execute(path, tmp_path / "run", "inline")
+    said = str(mistake.value).splitlines()
+    for name in ("model' not found", "encoder' not found", "other' not found", "texts.jsonl does not exist", "group_by 'capability' is not in"):
+        assert sum(name in line for line in said) == 1, (name, said)
+    assert len(said) == 5 and not (tmp_path / "run").exists()

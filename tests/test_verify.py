@@ -125,6 +125,14 @@ def test_what_cannot_be_made_again_is_left_and_said(done):
     assert told.returncode == 1 and (fault["at"], fault["remove"]) == ("versions/1.rows.parquet", False) and path.exists()
 
 
+def test_removing_all_that_was_harmed_is_a_success_that_a_run_may_follow(done):
+    path = next(path for path in committed(done.folder / "run") if path.parent.name == "length" or "/stages/tokens/" in str(path))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert done.curate("verify", "run", "--json").returncode == 1 and path.exists()
+    told = done.curate("verify", "run", "--remove", "--json")
+    assert told.returncode == 0 and json.loads(told.stdout.splitlines()[-1])["exit_code"] == 0 and not path.exists()
+
+
 def test_a_ledger_that_does_not_add_up_is_told(done):
     from curate.store import read_json, write_json
 

@@ -62,7 +62,7 @@ def _faiss() -> Any:
         import faiss
     except ImportError:
         raise ImportError(
-            "nearest neighbours need FAISS: pip install 'curate[cpu]' (with a CUDA device: pip install 'curate[gpu]')"
+            "nearest neighbours need FAISS: pip install faiss-cpu (with a CUDA device: faiss-gpu)"
         ) from None
     return faiss
 
@@ -70,7 +70,7 @@ def _faiss() -> Any:
 def _on_gpu(index: Any) -> Any:
     faiss = _faiss()
     if not hasattr(faiss, "StandardGpuResources"):
-        raise RuntimeError("this FAISS has no GPU support: pip uninstall faiss-cpu, then pip install 'curate[gpu]'")
+        raise RuntimeError("this FAISS has no GPU support: pip uninstall faiss-cpu, then pip install faiss-gpu")
     return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
 
 

@@ -135,6 +135,11 @@ class Gradient(_Features):
             "target": weights.file_digest(existing(self.target, "gradient: target", KINDS)) if self.target else None,
         }
 
+    def look_up(self) -> None:
+        super().look_up()
+        if self.target:
+            target_tables(self.target, self.group_by, "gradient")
+
     def fit(self, inputs: Inputs, engine: FitEngine, folder: Path) -> None:
         """Writes directions.npz (group names; sums of directions, float64 (groups, dims)), info.json, and the decisions."""
         features = engine.step("features", _Features(**{name: getattr(self, name) for name in _Features.model_fields}))

@@ -2,7 +2,7 @@
 
 CCNet (Wenzek et al. 2020, arXiv 1911.00359): each line is normalised, cut into pieces and scored; over the lines of a text
     perplexity = 10 ^ (-sum of log10 p / sum of (pieces + 1))          the one is the end of the line
-KenLM (Heafield 2011) is no dependency: it has no wheel and is built from source, `pip install 'curate[kenlm]'` with a C++ compiler. Without it,
+KenLM (Heafield 2011) is no dependency: it has no wheel and is built from source, `pip install kenlm sentencepiece` with a C++ compiler. Without it,
 `ngram_perplexity` trains a model on the trusted texts itself.
 """
 
@@ -73,7 +73,7 @@ class Kenlm(Stage):
             import kenlm
         except ImportError:
             raise UserMistake(
-                "scorer kenlm needs KenLM, which is built from source: pip install 'curate[kenlm]' (and a C++ compiler). "
+                "scorer kenlm needs KenLM, which is built from source: pip install kenlm (and a C++ compiler). "
                 "`ngram_perplexity` needs neither"
             ) from None
         try:
@@ -88,7 +88,7 @@ class Kenlm(Stage):
         try:
             import sentencepiece
         except ImportError:
-            raise UserMistake("kenlm: `pieces` needs sentencepiece: pip install 'curate[kenlm]'") from None
+            raise UserMistake("kenlm: `pieces` needs sentencepiece: pip install sentencepiece") from None
         cutter = sentencepiece.SentencePieceProcessor(model_file=self.pieces)
         return lambda line: " ".join(cutter.encode(line, out_type=str))
 

@@ -66,6 +66,10 @@ class Nearest(Stage):
     def identity(self) -> dict[str, Any]:
         return {"target": models.file_digest(existing(self.target, "nearest: target", KINDS))}
 
+    def look_up(self) -> None:
+        super().look_up()
+        target_tables(self.target, self.group_by, "nearest")
+
     def resources(self) -> Resources:
         return Resources(memory=512 << 20)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from curate.select.budget import Budget
 
@@ -25,3 +25,9 @@ class Paser(Budget):
     allocation: Literal["size", "uniform", "mean", "size_mean", "sqrt_size_mean"] | None = "mean"
     share_by: str | None = Field("jsd", description="column whose mean over a group is the group's weight")
     conflicts: Literal["none", "concepts", "concepts_any_order"] = "concepts"
+
+    @model_validator(mode="after")
+    def _best_first(self) -> Paser:
+        if self.order == "lowest":
+            raise ValueError("paser takes the rows with the highest `ies` first: leave out `order: lowest`, and the `by` that came with it")
+        return self

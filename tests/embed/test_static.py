@@ -16,7 +16,7 @@ WORDS = ["[UNK]", "bees", "make", "honey", "one", "two"]
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A model2vec folder of six words, word i along axis i - 1; written by the library."""
-    library = pytest.importorskip("model2vec", reason="pip install 'curate[static]'")
+    library = pytest.importorskip("model2vec", reason="pip install model2vec")
     from tokenizers import Tokenizer, pre_tokenizers
     from tokenizers.models import WordLevel
 

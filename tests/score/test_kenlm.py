@@ -10,7 +10,7 @@ from curate.errors import UserMistake
 from curate.score.kenlm import Kenlm, normalised
 
 there = importlib.util.find_spec("kenlm") is not None
-needs_kenlm = pytest.mark.skipif(not there, reason="needs the extra kenlm, which is built from source: pip install 'curate[kenlm]'")
+needs_kenlm = pytest.mark.skipif(not there, reason="needs the extra kenlm, which is built from source: pip install kenlm sentencepiece")
 
 # log10: <unk> -3, </s> -1, "the" -0.5, "cat" -1, and after "the" -0.2.
 WORDS = "-3\t<unk>\t0\n0\t<s>\t0\n-1\t</s>\t0\n-0.5\tthe\t0\n-1\tcat\t0\n"

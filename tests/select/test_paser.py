@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from curate.errors import UserMistake
 from curate.recipe import check
 from curate.select.budget import Budget
 
@@ -12,3 +15,9 @@ def test_method_paser_is_the_budget_with_its_settings():
     whole = Budget(budget=0.2, groups="cluster", allocation="mean", share_by="jsd", by="ies", conflicts="concepts")
     assert isinstance(short, Budget) and short.model_dump() == whole.model_dump()
     assert set(short.reads()) == set(whole.reads()) >= {"jsd", "ies", "cluster", "text"}
+
+
+def test_an_order_left_over_from_another_selection_is_a_mistake():
+    raw = {"pipeline": "recovery", "scorers": [], "ingest": {"path": "x"}, "embed": {"method": "hashed"}}
+    with pytest.raises(UserMistake, match="paser takes the rows with the highest"):
+        check({**raw, "select": {"method": "paser", "budget": 0.2, "by": "target_rank", "order": "lowest"}}, Path("configs/x.yaml"))
