@@ -382,8 +382,9 @@ def recover(
     by: Annotated[str | None, typer.Option(help="Column of --test that names the capability of a row.", show_default=False)] = None,
     test_rows: Annotated[int, typer.Option(help="Without --test: how many rows of the run to test on.", min=8)] = 120,
     seeds: Annotated[int, typer.Option(help="Trainings per arm; below 3 little can be said, 6 are better.", min=1)] = 3,
-    unit: Annotated[str, typer.Option(help="What every arm spends equally: tokens, or response_tokens alone.")] = "tokens",
-    method: Annotated[str, typer.Option(help="full: all weights. lora: adapters (needs the extra lora).")] = "full",
+    unit: Annotated[str, typer.Option(help="What every arm is given equally, as trained on: tokens, or response_tokens alone.")] = "tokens",
+    method: Annotated[str, typer.Option(help="full: all weights. lora: adapters (needs peft).")] = "full",
+    template: Annotated[str, typer.Option(help="chat: the model's own chat template. plain: for a model without one.")] = "chat",
     learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 1e-4,
     model: Annotated[str | None, typer.Option(help="The original model [default: the run's].", show_default=False)] = None,
     pruned: Annotated[str | None, typer.Option(help="The pruned model [default: the run's].", show_default=False)] = None,
@@ -412,7 +413,7 @@ def recover(
     if by and not test:
         raise UserMistake("--by names a column of --test: give --test FILE too")
     try:
-        tuning = Tuning.model_validate({"method": method, "learning_rate": learning_rate})
+        tuning = Tuning.model_validate({"method": method, "learning_rate": learning_rate, "template": template})
     except ValidationError as invalid:
         raise UserMistake("\n".join(f"--{fault['loc'][0]}: {fault['msg']}".replace("_", "-") for fault in invalid.errors())) from None
     ledger = open_run(run_folder)

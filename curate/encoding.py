@@ -154,12 +154,12 @@ class UnfitConversation(UserMistake):
     """The model's chat template cannot show a conversation with these roles in this order."""
 
 
-def encode_rows(tokenizer: Any, table: Any, template: Template, max_tokens: int) -> list[Encoded | None]:
+def encode_rows(tokenizer: Any, table: Any, template: Template, max_tokens: int, ends: bool = False) -> list[Encoded | None]:
     """`encode_row` for each row of a table with the columns of ROW; None where the chat template refuses the conversation."""
     encoded: list[Encoded | None] = []
     for row in table.select(ROW).to_pylist():
         try:
-            encoded.append(encode_row(tokenizer, row, template, max_tokens))
+            encoded.append(encode_row(tokenizer, row, template, max_tokens, ends))
         except UnfitConversation:
             encoded.append(None)
     return encoded

@@ -247,6 +247,12 @@ nearest: {{target: {tmp_path}/examples.jsonl, group_by: capability}}
     with pytest.raises(UserMistake) as mistake:
         execute(path, tmp_path / "run", "inline")
     said = str(mistake.value).splitlines()
-    for name in ("model' not found", "encoder' not found", "other' not found", "texts.jsonl does not exist", "group_by 'capability' is not in"):
+    for name in (
+        "model' not found",
+        "encoder' not found",
+        "other' not found",
+        "texts.jsonl does not exist",
+        "group_by 'capability' is not in",
+    ):
         assert sum(name in line for line in said) == 1, (name, said)
     assert len(said) == 5 and not (tmp_path / "run").exists()

@@ -61,9 +61,7 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError:
-        raise ImportError(
-            "nearest neighbours need FAISS: pip install faiss-cpu (with a CUDA device: faiss-gpu)"
-        ) from None
+        raise ImportError("nearest neighbours need FAISS: pip install faiss-cpu (with a CUDA device: faiss-gpu)") from None
     return faiss
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+MOST_FLIPPED = 24  # differences whose flips of sign are all gone through: 2^24
+
 
 class Estimate(NamedTuple):
     value: float
@@ -87,7 +89,7 @@ def recovered_fraction(
 def contrast(arm: np.ndarray, control: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     """Mean difference arm - control, nats per token, of item losses (seeds, items), with what can be said about it.
 
-    interval   95 %, hierarchical bootstrap over seeds and items;  t_p: paired t over seeds;  sign_flip_p: exact, over seeds
+    interval   95 %, hierarchical bootstrap over seeds and items;  t_p: paired t over seeds;  sign_flip_p: exact, over seeds (None: too many)
     visible    the true difference that so many seeds would find four times in five
     """
     difference = arm - control
@@ -96,7 +98,7 @@ def contrast(arm: np.ndarray, control: np.ndarray, groups: np.ndarray) -> dict[s
     several = len(by_seed) > 1
     return {
         "difference": float(by_seed.mean()), "interval": [low, high], "by_seed": [round(float(value), 5) for value in by_seed],
-        "t_p": paired_t(by_seed).p if several else None, "sign_flip_p": sign_flip_p(by_seed) if several else None,
+        "t_p": paired_t(by_seed).p if several else None, "sign_flip_p": sign_flip_p(by_seed) if 1 < len(by_seed) <= MOST_FLIPPED else None,
         "visible": smallest_visible_effect(by_seed) if several else None,
     }  # fmt: skip
 
@@ -107,8 +109,8 @@ def sign_flip_p(seed_differences: Sequence[float] | np.ndarray) -> float:
     It cannot go below 2^(1-n): .0625 with 5 seeds, .03125 with 6.
     """
     differences = _differences(seed_differences, least=1)
-    if len(differences) > 24:
-        raise ValueError(f"{len(differences)} differences have 2^{len(differences)} flips: give at most 24, or use paired_t")
+    if len(differences) > MOST_FLIPPED:
+        raise ValueError(f"{len(differences)} differences have 2^{len(differences)} flips: give at most {MOST_FLIPPED}, or use paired_t")
     sums = np.zeros(1)
     for size in np.abs(differences):
         sums = np.concatenate([sums + size, sums - size])

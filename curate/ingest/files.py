@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from curate.dataset import CANONICAL
 from curate.errors import CurateError, UnreadableFile, UserMistake
@@ -35,7 +36,10 @@ def read_beside(path: Path | str, keep: tuple[str, ...], what: str, fields: Mapp
 
     `what` names the file in the message where one is not;  fields  as `ingest.fields`
     """
-    reader = Ingest.model_validate({"path": str(path), "keep": keep, "fields": fields or {}})
+    try:
+        reader = Ingest.model_validate({"path": str(path), "keep": keep, "fields": fields or {}})
+    except ValidationError as invalid:
+        raise UserMistake(f"{what} {path}: {invalid.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     tables = [table for file in find_files(reader) for table in read_shards(reader, file)]
     if bad := sum(len(table) - table.column("verdict").null_count for table in tables):
         raise UserMistake(f"{bad} rows of {what} {path} cannot be read as rows: mend or remove them")

@@ -74,14 +74,14 @@ class Pruning(Stage):
         self.prune(self.calibration_texts(inputs.tables()), folder / "model")
 
     def calibration_texts(self, tables: Iterable[tuple[Any, pa.Table]]) -> list[str]:
-        """Texts of the `calibration_rows` rows with the smallest draws (columns row_id, text); the same whatever the sharding."""
+        """Texts of the `calibration_rows` rows with the smallest draws (columns row_id, text), equal rows once; the same whatever the sharding."""
         drawn: list[tuple[float, str, str]] = []
         for _, table in tables:
             pairs = zip(table["row_id"].to_pylist(), table["text"].to_pylist(), strict=True)
             found = [(row_id, text) for row_id, text in pairs if text is not None]
             numbers = draws([row_id for row_id, _ in found], self.seed, "calibration")
             mine = [(number, *row) for number, row in zip(numbers, found, strict=True)]
-            drawn = heapq.nsmallest(self.calibration_rows, [*drawn, *mine])
+            drawn = heapq.nsmallest(self.calibration_rows, {*drawn, *mine})  # else the probe would hold copies of what the method saw
         return [text for _, _, text in drawn]
 
     def prune(self, texts: Sequence[str], out: Path) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from curate import encoding
 from curate.dataset import CANONICAL
 from curate.generate.cache import ResponseCache
@@ -18,14 +20,22 @@ def read_rows(path: Path, keep: Sequence[str] = ()) -> list[dict[str, Any]]:
     return [row for table in read_beside(path, tuple(keep), "the test") for row in table.to_pylist()]
 
 
-def teachable(tokenizer: Any, rows: Sequence[Mapping[str, Any]], template: encoding.Template, max_tokens: int) -> list[bool]:
-    """Which rows have an answer to train or to be examined on, in a conversation that the chat template accepts."""
+def trained_tokens(tokenizer: Any, rows: Sequence[Mapping[str, Any]], template: encoding.Template, max_tokens: int) -> np.ndarray:
+    """What a training reads of each row, int64 (n, 2): all tokens, and those of its answers; with the chat template, cut to `max_tokens`.
+
+    (0, 0): the row has no answer to train or to be examined on, or the template refuses its conversation.
+    """
     import pyarrow as pa
 
-    table = pa.Table.from_pylist(
-        [{name: row[name] for name in encoding.ROW} for row in rows], CANONICAL.empty_table().select(encoding.ROW).schema
-    )
-    return [row is not None and bool(row.scored.any()) for row in encoding.encode_rows(tokenizer, table, template, max_tokens)]
+    given = [{name: row[name] for name in encoding.ROW} for row in rows]
+    table = pa.Table.from_pylist(given, CANONICAL.empty_table().select(encoding.ROW).schema)
+    asked = encoding.encode_rows(tokenizer, table, template, max_tokens)
+    whole = encoding.encode_rows(tokenizer, table, template, max_tokens, ends=True)
+    found = [
+        (len(row.ids), int(row.scored.sum())) if row is not None and answered is not None and answered.scored.any() else (0, 0)
+        for row, answered in zip(whole, asked, strict=True)
+    ]
+    return np.array(found, np.int64).reshape(-1, 2)
 
 
 def own_answers(original: str, rows: Sequence[Mapping[str, Any]], max_new_tokens: int, cache: Path | None = None) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Does the selection of a run repair the pruned model better than chance? `curate recover RUN` answers by doing it.
 
-The pruned model is fine-tuned on the selection and, in the same way, on random rows that cost the same: stratified over
-the clusters, and length-matched (as many rows, of the same lengths). The last one is the control that matters: a selection
+The pruned model is fine-tuned on the selection and, in the same way, on random rows that cost the same (tokens as they are
+trained on: with the chat template, long rows cut): stratified over the clusters, and length-matched (as many rows, of the same lengths). The last one is the control that matters: a selection
 that only prefers short rows gets more rows and more steps out of its tokens, and random rows of the same lengths get
 them too. The ceiling is the *original* model tuned on random rows of the same cost: tuning alone lowers the loss on rows
 of this kind, so the untouched original would be the wrong mark.
@@ -31,7 +31,7 @@ from curate.jobs import Results
 from curate.ledger import Ledger, fates
 from curate.progress import duration
 from curate.recover.arms import random_rows
-from curate.recover.exam import own_answers, read_rows, teachable
+from curate.recover.exam import own_answers, read_rows, trained_tokens
 from curate.recover.outcome import published_version, summarise
 from curate.recover.trials import Exam, Trial, run_trials
 from curate.select.sample import draws
@@ -43,7 +43,10 @@ OWN_PER_GROUP, OWN_TOKENS = 4, 40  # prompts that the original answers, and the 
 
 @dataclass(frozen=True)
 class Pool:
-    """Rows of a run that an arm may train on. `chosen`, `raw` and `test`: row numbers, int64; `groups`: int64 (n,)."""
+    """Rows of a run that an arm may train on. `chosen`, `raw` and `test`: row numbers, int64; `groups`: int64 (n,).
+
+    `tokens`, `response_tokens`: what a training reads of each row, int64 (n,).
+    """
 
     rows: list[dict[str, Any]]
     chosen: np.ndarray
@@ -59,16 +62,15 @@ def read_pool(
 ) -> Pool:
     """The rows that the last selection decided on. `test_rows` of them, the same number of every cluster, are held out.
 
-    What was generated from a held-out row is in no arm either: it repeats its question or its answer. Nor is a row
-    whose prompt is one of `questions`, those of test rows from elsewhere. Rows without a usable answer are left out.
+    What was generated from a held-out row is in no arm either: it repeats its question or its answer. Nor is a row that
+    asks what a test row asks, one of the run or of `questions` (see `question`). Rows without a usable answer are left out.
     """
     rows: list[dict[str, Any]] = []
     places: list[str] = []
     chosen: list[bool] = []
     last = ledger.decisions[-1]
     for shard in ledger.dataset.shards:
-        names = [*encoding.ROW, "row_id", "tokens", "response_tokens"]
-        names += [name for name in ("cluster", "origin", "parent_at") if name in shard.columns]
+        names = [*encoding.ROW, "row_id", *(name for name in ("cluster", "origin", "parent_at") if name in shard.columns)]
         fate = fates(ledger.folder, shard, ledger.decisions, ())
         table = ledger.dataset.read(shard, names)
         judged = zip(table.to_pylist(), fate["fate"].to_pylist(), fate["step"].to_pylist(), strict=True)
@@ -77,26 +79,33 @@ def read_pool(
                 rows.append(row)
                 places.append(f"{shard.name}:{position}")
                 chosen.append(what == "kept")
-    usable = teachable(tokenizer, rows, tuning.template, tuning.max_tokens)
-    rows, places = list(compress(rows, usable)), list(compress(places, usable))
-    chosen = list(compress(chosen, usable))
+    cost = trained_tokens(tokenizer, rows, tuning.template, tuning.max_tokens)
+    usable = cost[:, 1] > 0
+    rows, places, chosen = (list(compress(values, usable)) for values in (rows, places, chosen))
+    cost = cost[usable]
     if not any(chosen):
         raise UserMistake(f"{ledger.folder} kept no row with a response: there is nothing to recover with; raise select.budget")
     raw = np.array([row.get("origin") is None for row in rows])
+    if not raw.any():
+        raise UserMistake(f"{ledger.folder}: every row with a response was generated: there are no others to hold them against")
     groups = np.unique([str(row.get("cluster")) for row in rows], return_inverse=True)[1]
     test = _held_out(np.array(draws([row["row_id"] for row in rows], seed, "test")), groups, raw, test_rows)
     held_out = {places[i] for i in test}
-    barred = [i for i, row in enumerate(rows) if row.get("parent_at") in held_out or row["prompt"] in questions]
+    asked = questions | {question(rows[i]) for i in test}
+    barred = [i for i, row in enumerate(rows) if row.get("parent_at") in held_out or question(row) in asked]
     rest = np.setdiff1d(np.arange(len(rows)), [*test, *barred])
-    return Pool(
-        rows,
-        rest[np.array(chosen)[rest]],
-        rest[raw[rest]],
-        test,
-        groups,
-        np.array([row["tokens"] or 0 for row in rows], np.int64),
-        np.array([row["response_tokens"] or 0 for row in rows], np.int64),
-    )
+    mine = rest[np.array(chosen)[rest]]
+    if not len(mine):
+        raise UserMistake(
+            f"every row that {ledger.folder} kept is a test row or asks what one asks: "
+            "give a --test that holds none of them, fewer --test-rows, or raise select.budget"
+        )
+    return Pool(rows, mine, rest[raw[rest]], test, groups, cost[:, 0], cost[:, 1])
+
+
+def question(row: Mapping[str, Any]) -> str:
+    """What a test must not share with training: the prompt; of a row without one, the whole text."""
+    return row["prompt"] or row["text"] or ""
 
 
 def _held_out(number: np.ndarray, groups: np.ndarray, raw: np.ndarray, count: int) -> np.ndarray:
@@ -104,21 +113,24 @@ def _held_out(number: np.ndarray, groups: np.ndarray, raw: np.ndarray, count: in
     if not count:
         return np.empty(0, np.int64)
     names = np.unique(groups[raw])
-    each = max(2, count // max(1, len(names)))
-    found = []
+    each = max(2, count // len(names))
+    found, turn = [], []
     for name in names:
         mine = np.flatnonzero(raw & (groups == name))
         found.append(mine[np.argsort(number[mine], kind="stable")][: min(each, len(mine) // 3)])
-    return np.sort(np.concatenate(found))
+        turn.append(np.arange(len(found[-1])))
+    rows = np.concatenate(found)
+    return np.sort(rows[np.lexsort([number[rows], np.concatenate(turn)])[:count]])
 
 
 def plan(pool: Pool, original: str, pruned: str, seeds: int, unit: str) -> tuple[list[Trial], list[str]]:
-    """The trials of every arm and seed, and remarks. `unit`: what arms have in common, tokens or response_tokens."""
+    """The trials of every arm and seed, and remarks. `unit`: what arms have in common, tokens or response_tokens, as trained on."""
     cost = (pool.tokens if unit == "tokens" else pool.response_tokens).astype(np.float64)
     budget = float(cost[pool.chosen].sum())
     other, uncontrolled = (pool.response_tokens, "response tokens") if unit == "tokens" else (pool.tokens, "tokens")
     remarks: list[str] = []
     strata: list[float] = []  # of the other unit, as a share of what the selection has
+    short: dict[str, float] = {}  # of the budget, by arms that could not spend it
 
     def trial(arm: str, seed: int, model: str, picked: np.ndarray) -> Trial:
         return Trial(arm, seed, model, tuple({name: pool.rows[i][name] for name in encoding.ROW} for i in picked))
@@ -140,12 +152,17 @@ def plan(pool: Pool, original: str, pruned: str, seeds: int, unit: str) -> tuple
         picked = random_rows(cost, pool.raw, budget, seed, pool.groups)
         trials.append(trial("stratified", seed, pruned, picked))
         strata.append(float(other[picked].sum() / other[pool.chosen].sum()))
-        trials.append(trial("ceiling", seed, original, random_rows(cost, pool.raw, budget, seed)))
+        ceiling = random_rows(cost, pool.raw, budget, seed)
+        trials.append(trial("ceiling", seed, original, ceiling))
+        for arm, rows in (("stratified", picked), ("ceiling", ceiling)):
+            if (spent := float(cost[rows].sum()) / budget) < 0.9:
+                short[arm] = min(spent, short.get(arm, 1.0))
     if strata and not 0.8 < (share := float(np.mean(strata))) < 1.25:
         remarks.append(
             f"stratified rows have {share:.1f} times the {uncontrolled} of the selection: only {unit.replace('_', ' ')} are made equal; "
             f"--unit {uncontrolled.replace(' ', '_')} makes those equal"
         )
+    remarks += [f"{arm} rows have as little as {spent:.0%} of the selection's {unit.replace('_', ' ')}" for arm, spent in short.items()]
     return trials, list(dict.fromkeys(remarks))
 
 
@@ -167,24 +184,34 @@ def recover(
 ) -> dict[str, Any]:  # fmt: skip
     """Run the experiment, or what is missing of it, and write RUN/recovery/trials.jsonl and summary.json; the summary."""
     tuning = tuning or Tuning()
+    if ledger.facts["state"] != "done":
+        raise UserMistake(
+            f"{ledger.folder} is no finished run (its state: {ledger.facts['state']}): `curate run` or `curate refresh` it first"
+        )
     folder = ledger.folder / "recovery"
     tokenizer = models.load_tokenizer(original)
+    if tokenizer.get_vocab() != models.load_tokenizer(pruned).get_vocab():
+        raise UserMistake(f"'{original}' and '{pruned}' have different vocabularies: give a pruned copy of the same model")
     if test:
         rows = read_rows(test, (by,) if by else ())
-        rows = list(compress(rows, teachable(tokenizer, rows, tuning.template, tuning.max_tokens)))
-        pool = read_pool(ledger, tokenizer, tuning, 0, questions=frozenset(row["prompt"] for row in rows if row["prompt"]))
+        rows = list(compress(rows, trained_tokens(tokenizer, rows, tuning.template, tuning.max_tokens)[:, 1] > 0))
+        if unnamed := sum(row[by] is None for row in rows) if by else 0:
+            raise UserMistake(
+                f"--by {by}: {unnamed} of {len(rows)} rows of {test} have no such value: name one of its columns, and fill it"
+            )
+        pool = read_pool(ledger, tokenizer, tuning, 0, questions=frozenset(map(question, rows)))
         names = [str(row[by]) if by else "all" for row in rows]
     else:
         pool = read_pool(ledger, tokenizer, tuning, test_rows)
         rows = [pool.rows[i] for i in pool.test]
         names = [f"cluster {row['cluster']}" if row.get("cluster") is not None else "all" for row in rows]
     if not rows:
-        raise UserMistake("there is no row left to test on: give --test FILE, or raise --test-rows")
+        raise UserMistake("there is no row left to test on (a cluster lends a third of its rows, at most): give --test FILE")
     asked: dict[str, int] = defaultdict(int)
     ask = []
     for row, name in zip(rows, names, strict=True):
         asked[name] += 1
-        if asked[name] <= OWN_PER_GROUP and row["prompt"] and not row["messages"]:
+        if asked[name] <= OWN_PER_GROUP and row["prompt"] and not row["messages"] and tuning.template == "chat":
             ask.append(row)
     say(f"{len(rows)} test rows in {len(set(names))} groups; the original answers {len(ask)} prompts itself")
     exam = Exam(_plain(rows), _plain(own_answers(original, ask, OWN_TOKENS, folder / "answers")), tuning.max_tokens, tuning.template)

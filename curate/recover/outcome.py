@@ -82,6 +82,11 @@ def table(summary: Mapping[str, Any]) -> str:
 def verdict(control: str, found: Mapping[str, Any]) -> str:
     """One sentence on the selection and a control, from `contrast`."""
     low, high = found["interval"]
+    if found["t_p"] is None:
+        return (
+            f"selection less {control.replace('_', '-')}: {found['difference']:+.4f} nats per token ({low:+.4f} to {high:+.4f} by test rows alone); "
+            "another seed may say otherwise: give --seeds 3 or more"
+        )
     what = "better than" if high < 0 else "worse than" if low > 0 else "not told apart from"
     seen = f"; four times in five a true difference of {found['visible']:.3f} would be found" if found["visible"] is not None else ""
     return f"selection is {what} {control.replace('_', '-')}: {found['difference']:+.4f} nats per token ({low:+.4f} to {high:+.4f}){seen}"

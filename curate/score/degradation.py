@@ -256,7 +256,9 @@ def pair_states(original: Any, pruned: Any) -> Any:
 def shared_layers(original: Any, pruned: Any) -> int:
     """How many first layers both have in common to the bit, embeddings too: those before the first one that `curate prune` removed."""
     removed = getattr(pruned.config, "curate_removed_layers", None)
-    return removed[0] if removed and _same_prefix(original, pruned, removed[0]) else 0
+    if not removed or len(weights.decoder_layers(original)) - len(removed) != len(weights.decoder_layers(pruned)):
+        return 0  # of a copy of a copy the list counts layers of the copy between
+    return removed[0] if _same_prefix(original, pruned, removed[0]) else 0
 
 
 def _same_prefix(original: Any, pruned: Any, first: int) -> bool:

@@ -278,6 +278,11 @@ def _spend(stage: Budget, rows: _Rows) -> tuple[_Decided, dict[str, Any]]:
         twin = concepts.unexpected(*rows.concepts, order=rows.by_id)
     barred = twin >= 0 if twin is not None else np.zeros(n, bool)
     there, total = float(rows.cost[~rows.made].sum()), float(rows.cost.sum())
+    remarks = []
+    if stage.budget is not None and (free_rows := int((rows.cost == 0).sum())):
+        if free_rows == n:
+            raise UserMistake(f"select: no row counts any {stage.unit}, a budget of them would choose them all: give another `unit`")
+        remarks.append(f"{free_rows:,} of {n:,} rows count no {stage.unit} and cost the budget nothing")
     if stage.budget is None:
         budget = total
     else:
@@ -287,7 +292,6 @@ def _spend(stage: Budget, rows: _Rows) -> tuple[_Decided, dict[str, Any]]:
         _means(rows, column, name) if name else None for column, name in ((rows.share, stage.share_by), (rows.gain, stage.gain_by))
     )
     weights = group_weights(stage.allocation or ("mean" if stage.share_by else "size"), held, mean, gain)
-    remarks = []
     if groups and not weights.sum() > 0:
         weights = np.ones(groups)
         if stage.share_by or stage.gain_by:

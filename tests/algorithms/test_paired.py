@@ -92,6 +92,12 @@ def test_the_smallest_visible_effect_is_found_with_the_stated_power(seeds, expec
     assert paired.smallest_visible_effect(2 * differences) == pytest.approx(2 * effect)
 
 
+def test_many_seeds_are_compared_without_their_flips():
+    arm, control = simulated(np.random.default_rng(0), seeds=25), simulated(np.random.default_rng(1), seeds=25)
+    found = paired.contrast(arm, control, GROUPS)
+    assert found["sign_flip_p"] is None and 0 <= found["t_p"] <= 1 and len(found["by_seed"]) == 25
+
+
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="one group per item"):
         paired.macro(np.ones((2, 3)), np.zeros(4))

@@ -85,6 +85,13 @@ def test_calibration_rows_do_not_depend_on_the_sharding():
     assert stage.but(seed=4).calibration_texts([("a", table)]) != whole
 
 
+def test_rows_that_are_equal_calibrate_once():
+    table = pa.table({"row_id": [f"{i // 2:032x}" for i in range(80)], "text": [f"text {i // 2}" for i in range(80)]})
+    stage = Depth(model="any", layers=1, calibration_rows=16)
+    found = stage.calibration_texts([("a", table.slice(0, 33)), ("b", table.slice(33))])
+    assert len(found) == len(set(found)) == 16
+
+
 def test_what_cannot_be_done_is_refused_and_leaves_nothing(tiny, texts, tmp_path, pruned):
     with pytest.raises(UserMistake, match="give 1 to 4"):
         Depth(model=str(tiny), layers=5).prune(texts, tmp_path / "x")

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from tiny_model import save_tiny_model
 from typer.testing import CliRunner
 
 from curate import encoding, models
-from curate.cli import app
+from curate.cli import app, main
+from curate.errors import UserMistake
 from curate.ledger import open_run
 from curate.recover import experiment, outcome
 from curate.training import Tuning
@@ -63,6 +65,37 @@ def test_a_question_of_the_test_is_in_no_arm(run: Path):
     assert prompt not in {without.rows[i]["prompt"] for i in without.raw}
 
 
+def test_a_row_that_asks_what_a_test_row_asks_is_in_no_arm(run: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = read_pool(run)
+    twin, asked = whole.rows[whole.chosen[0]]["row_id"], whole.rows[whole.test[0]]["prompt"]
+    read = type(open_run(run).dataset).read
+
+    def asking_the_same(dataset, shard, names):
+        table = read(dataset, shard, names)
+        rows = table.to_pylist()
+        return pa.Table.from_pylist([{**row, "prompt": asked} if row["row_id"] == twin else row for row in rows], table.schema)
+
+    monkeypatch.setattr(type(open_run(run).dataset), "read", asking_the_same)
+    pool = read_pool(run)
+    assert twin in {row["row_id"] for row in pool.rows} and asked in {pool.rows[i]["prompt"] for i in pool.test}
+    assert twin not in {pool.rows[i]["row_id"] for i in (*pool.chosen, *pool.raw)}
+    assert experiment.question({"prompt": None, "text": "A plain text."}) == "A plain text."
+
+
+def test_a_test_that_asks_all_that_was_chosen_is_refused(run: Path):
+    whole = read_pool(run)
+    with pytest.raises(UserMistake, match="a test row or asks what one asks"):
+        read_pool(run, questions=frozenset(whole.rows[i]["prompt"] for i in whole.chosen))
+
+
+def test_no_more_rows_are_held_out_than_asked_for_and_never_more_than_a_third_of_a_group():
+    groups = np.repeat(np.arange(40), 9)
+    draw, raw = np.random.default_rng(0).permutation(360), np.ones(360, bool)
+    few, many = (experiment._held_out(draw, groups, raw, count) for count in (24, 1000))
+    assert len(few) == len(np.unique(groups[few])) == 24  # of as many groups as there are rows
+    assert (np.bincount(groups[many]) == 3).all() and set(few) < set(many)
+
+
 def test_what_was_generated_from_a_test_row_is_in_no_arm(run: Path, monkeypatch: pytest.MonkeyPatch):
     whole = read_pool(run)
     ledger = open_run(run)
@@ -102,6 +135,42 @@ def test_arms_cost_the_same_and_no_arm_holds_a_test_row(run: Path, unit: str):
         elif prompts:
             assert spent - max(cost.values()) < sum(cost[prompt] for prompt in prompts) <= spent
     assert [trial.arm for trial in trials].count("selection") == SEEDS and len(remarks) == SEEDS
+
+
+@pytest.mark.parametrize("most", [48, 256])
+def test_arms_cost_the_same_as_they_are_trained_on(run: Path, most: int):
+    """With the chat template, long rows cut: nearly all of these have more than 48 tokens, and none 256."""
+    tuning = Tuning(max_tokens=most)
+    original, pruned = experiment.models_of(open_run(run))
+    tokenizer = models.load_tokenizer(original)
+    pool = experiment.read_pool(open_run(run), tokenizer, tuning, 24)
+    trials, _ = experiment.plan(pool, original, pruned, SEEDS, "tokens")
+    encoded = [(trial.arm, [encoding.encode_row(tokenizer, row, "chat", most, ends=True) for row in trial.rows]) for trial in trials]
+    assert (max(len(row.ids) for _, rows in encoded for row in rows) == 48) == (most == 48)
+    spent = [(arm, sum(len(row.ids) for row in rows)) for arm, rows in encoded]
+    budget = dict(spent)["selection"]
+    assert budget == pool.tokens[pool.chosen].sum()
+    for arm, tokens in spent:
+        if arm in ("stratified", "ceiling"):
+            assert budget - most < tokens <= budget
+        if arm == "length_matched":
+            assert tokens == pytest.approx(budget, rel=0.05)
+    assert sum(int(row.scored.sum()) for row in dict(encoded)["selection"]) == pool.response_tokens[pool.chosen].sum()
+
+
+def test_an_arm_that_cannot_spend_the_budget_is_told():
+    rows = [dict.fromkeys(encoding.ROW, str(i)) for i in range(30)]
+    tokens = np.full(30, 100)
+    pool = experiment.Pool(rows, np.arange(20), np.arange(15, 30), np.empty(0, np.int64), np.zeros(30, np.int64), tokens, tokens)
+    remarks = experiment.plan(pool, "original", "pruned", 1, "tokens")[1]
+    assert "ceiling rows have as little as 75% of the selection's tokens" in remarks
+
+
+def test_a_run_that_did_not_end_is_refused(run: Path):
+    ledger = open_run(run)
+    ledger.facts["state"] = "stopped"
+    with pytest.raises(UserMistake, match="no finished run"):
+        experiment.recover(ledger, *experiment.models_of(ledger), say=lambda text: None)
 
 
 @pytest.mark.parametrize(
@@ -165,15 +234,40 @@ def test_a_file_of_test_rows_gives_the_groups(run: Path):
     assert set(json.loads(result.stdout.splitlines()[-1])["groups"]["none"]) == {"kind 0", "kind 1"}
 
 
-def test_mistakes_are_answered_with_a_remedy(run: Path, tmp_path: Path):
-    for arguments, remedy in (
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
         (["--by", "kind"], "give --test FILE too"),
         (["--unit", "rows"], "give tokens or response_tokens"),
         (["--method", "magic"], "--method"),
-        (["--test", str(tmp_path / "none.jsonl")], "no such file"),
-    ):
-        result = CliRunner().invoke(app, ["recover", str(run), *arguments])
-        assert result.exit_code != 0 and (remedy in result.output or remedy in str(result.exception)), (arguments, result.output)
+        (["--template", "none"], "--template"),
+        (["--test", "none.jsonl"], "no such file"),
+        (["--test", "held_out.jsonl", "--by", "knid"], "12 of 12 rows of held_out.jsonl have no such value"),
+        (["--test", "held_out.jsonl", "--by", "source"], "held_out.jsonl: "),
+        (["--pruned", "other"], "different vocabularies"),
+    ],
+)
+def test_mistakes_are_answered_with_a_remedy(run: Path, options: list[str], remedy: str, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(run.parent)
+    if "other" in options and not Path("other").exists():
+        other = save_tiny_model(Path("other"))
+        text = (other / "tokenizer.json").read_text()
+        (other / "tokenizer.json").write_text(text.replace("<|im_end|>", "<|the_end|>"))
+    with pytest.raises(SystemExit) as end:
+        main(["recover", str(run), *options])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and remedy in said and "Traceback" not in said
+
+
+def test_a_model_without_a_chat_template_is_tuned_on_plain_conversations(run: Path):
+    command = ["recover", str(run), "--seeds", "1", "--test-rows", "8", "--workers", "1", "--template", "plain", "--json"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout.splitlines()[-1])
+    assert summary["tuning"]["template"] == "plain" and summary["arms"]["selection"]["divergence"] is None
+    assert outcome.verdict("stratified", summary["differences"]["stratified"]).endswith(
+        "another seed may say otherwise: give --seeds 3 or more"
+    )
 
 
 def test_an_arm_that_is_better_everywhere_is_called_better():

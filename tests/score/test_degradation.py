@@ -161,6 +161,15 @@ def test_the_prefix_is_not_shared_where_a_weight_before_the_cut_differs(tiny, pr
     assert not isinstance(degradation.pair_states(original, copy), degradation.SharedPrefix)
 
 
+def test_a_copy_of_a_copy_is_run_by_itself(tiny, pruned, tmp_path):
+    """Its list of removed layers counts those of the copy between."""
+    Depth(model=str(pruned), layers=1).prune(TEXTS, tmp_path / "again")
+    original, _ = models.load_causal_lm(str(tiny), "float32")
+    again, _ = models.load_causal_lm(str(tmp_path / "again"), "float32")
+    assert again.config.curate_removed_layers and degradation.shared_layers(original, again) == 0
+    assert score(tiny, tmp_path / "again")["jsd"][0] > 0
+
+
 def test_values_depend_on_the_row_not_on_its_batch_or_shard(tiny, pruned):
     whole = score(tiny, pruned)
     for settings in ({"batch_tokens": 1}, {"chunk": 3}):

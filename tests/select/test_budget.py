@@ -90,6 +90,16 @@ def test_a_budget_is_a_number_or_a_share(tmp_path, budget, kept):
     assert found.count("kept") == kept
 
 
+def test_rows_that_count_nothing_of_the_unit_are_told_and_never_the_whole_pool(tmp_path):
+    assert decide(tmp_path / "a", scored(30, 20, 10, tokens=None), scored(9, 8), budget=1, unit="tokens", by="score") == [
+        ["kept", "kept", "kept"],
+        ["kept", "over_budget"],
+    ]
+    assert json.loads((tmp_path / "a" / "info.json").read_text())["remarks"] == ["3 of 5 rows count no tokens and cost the budget nothing"]
+    with pytest.raises(UserMistake, match="no row counts any tokens"):
+        decide(tmp_path / "b", scored(3, 2, 1, tokens=None), budget=2, unit="tokens", by="score")
+
+
 def test_rows_without_a_score_come_last(tmp_path):
     (found,) = decide(tmp_path, scored(None, 1, float("nan"), -5), budget=2, by="score")
     assert found == ["over_budget", "kept", "over_budget", "kept"]
