@@ -39,14 +39,14 @@ check: $(VENV)/installed  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed  ## benchmarks, each beside its peer; tables go to benchmarks/results
+bench: $(VENV)/installed  ## the smallest benchmark beside its peer; the others are the bench- commands below
 	$(BIN)/python benchmarks/length_filter.py
 
-bench-cluster: $(VENV)/installed  ## clusters against known classes, peers and a million rows; needs ../shared/data
+bench-cluster: $(VENV)/installed  ## clusters against known classes, peers and a million rows; VECTORS=FILE.npy: neighbour search too; needs ../shared/data
 	$(BIN)/python benchmarks/cluster_quality.py --out benchmarks/results/cluster_quality.md
 	$(BIN)/python benchmarks/cluster_peers.py --out benchmarks/results/cluster_peers.md
 	$(BIN)/python benchmarks/cluster_scale.py --out benchmarks/results/cluster_scale.md
-	$(BIN)/python benchmarks/knn_graph.py --out benchmarks/results/knn_graph.md
+	$(if $(VECTORS),$(BIN)/python benchmarks/knn_graph.py --vectors $(VECTORS) --out benchmarks/results/knn_graph.md,@echo "neighbour search: left out; give VECTORS=FILE.npy, float32 (rows, numbers)")
 
 bench-filters: $(VENV)/installed  ## filters, rules of thumb, typicality; small models trained on what is kept: an hour or two; needs ../shared/data
 	$(BIN)/python benchmarks/filter_members.py --out benchmarks/results/filter_members.md

