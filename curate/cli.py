@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import math
@@ -9,11 +10,11 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from curate.errors import CurateError
+from curate.errors import CurateError, UserMistake
 from curate.said import counts_text, diff_text, drop_line, explain_text, refresh_text, run_text, visible
 
 app = typer.Typer(
@@ -30,6 +31,8 @@ app = typer.Typer(
     later; 130 stopped on request, resumable.""",
 )
 
+# The user's or the machine's: not allowed, read-only, a file for a folder or the other way round, a name too long, a circle of links.
+ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line of stdout.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, for example runs/quickstart.", show_default=False)]
 # Options of `run` and `refresh`; `plan` takes `Changes` too.
@@ -612,16 +615,26 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:  # a fault of ours: the trace goes to a file, the user gets what to do
-        import tempfile
-        import traceback
+    except OSError as error:
+        if error.errno not in ENVIRONMENT:
+            _internal(error, "--json" in arguments)
+        remedy = "check the path, and that you have the right to read and write there"
+        _fail(f"{error.filename}: {error.strerror}: {remedy}", UserMistake.exit_code, "--json" in arguments)
+    except Exception as error:
+        _internal(error, "--json" in arguments)
 
-        trace = Path(tempfile.gettempdir()) / f"curate-error-{os.getpid()}.txt"
-        trace.write_text(traceback.format_exc())
-        _fail(f"internal error: {type(error).__name__}: {error}. The details are in {trace}; please report this", 1, "--json" in arguments)
+
+def _internal(error: Exception, as_json: bool) -> NoReturn:
+    """A fault of ours: the trace goes to a file, the user gets what to do."""
+    import tempfile
+    import traceback
+
+    trace = Path(tempfile.gettempdir()) / f"curate-error-{os.getpid()}.txt"
+    trace.write_text(traceback.format_exc())
+    _fail(f"internal error: {type(error).__name__}: {error}. The details are in {trace}; please report this", 1, as_json)
 
 
-def _fail(message: str, code: int, as_json: bool) -> None:
+def _fail(message: str, code: int, as_json: bool) -> NoReturn:
     print(f"curate: {visible(message, 20_000)}", file=sys.stderr, flush=True)
     if as_json:
         print(_json({"error": message, "exit_code": code}), flush=True)

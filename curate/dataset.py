@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.errors import Damaged
+from curate.errors import Damaged, UserMistake
 
 # Columns of every corpus shard, before the columns a recipe asks to `keep` (all large_string).
 CANONICAL = pa.schema(
@@ -100,9 +100,9 @@ class Dataset:
                     continue
                 for name, column in shard.columns.items():
                     if mine.setdefault(name, column) != column:
-                        raise ValueError(
+                        raise UserMistake(
                             f"column '{name}' of shard {shard.name} comes from both {mine[name].file} and {column.file}: "
-                            "give one of the two steps another column name"
+                            "give one of the two another name; a column of `ingest.keep` has to be renamed in your data"
                         )
         shards = tuple(Shard(shard.name, shard.rows, known[shard.name]) for shard in self.shards)
         return Dataset(self.root, shards, kinds)

@@ -33,9 +33,16 @@ class UserMistake(CurateError):
 
 
 class UnreadableFile(CurateError):
-    """An input file cannot be read whole: the run goes on without it and says so at the end."""
+    """An input file cannot be read whole: the run goes on without it and says so at the end.
+
+    passing   the reason may be gone tomorrow while the file is the same (rights, a mount, the network): the next run tries again
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, passing: bool = False):
+        super().__init__(message)
+        self.passing = passing
 
 
 class NeedsDecision(CurateError):

@@ -156,7 +156,7 @@ class Ledger:
         file, colon, line = row.rpartition(":")
 
         def look(shard: Shard) -> list[tuple[int, str]]:
-            if colon and line.isdigit():
+            if colon and line.isascii() and line.isdigit() and len(line) < 19:
                 name = self.files.get(shard.name)
                 if name is not None and name != file and not name.endswith(f"/{file}"):
                     return []

@@ -10,7 +10,7 @@ from typing import Any
 
 from curate import progress as shown
 from curate import recipe as recipes
-from curate.errors import CurateError, Damaged, NeedsDecision, Stopped, UserMistake
+from curate.errors import Damaged, NeedsDecision, Stopped, UserMistake
 from curate.store import ASIDE, CHECK, RunLock, disk_errors, read_json, remove_asides, write_json, write_text
 
 FORMAT = 1  # of a run folder
@@ -43,7 +43,8 @@ def execute(
     folder = run_folder_of(recipe_path, run_dir)
     for name, stage in recipe.sections.items():
         for place in getattr(stage, "against", ()):
-            if folder.resolve() in (Path(place).resolve(), *Path(place).resolve().parents):
+            there = Path(place).expanduser().resolve()
+            if folder.resolve() in (there, *there.parents):
                 raise UserMistake(
                     f"{name}.against names this run's own folder, {place}: every row would be a duplicate of itself; give another --run-dir"
                 )
@@ -60,6 +61,7 @@ def execute(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserMistake(f"cannot make the run folder {folder}: {error.strerror}; give another with --run-dir") from None
+    _refuse_foreign(folder)
     with disk_errors(folder), RunLock(folder) as lock:
         from curate.refresh.mode import STATE, Refreshing
         from curate.refresh.telling import Drifted
@@ -95,15 +97,11 @@ def execute(
                 run = Run(folder, recipe, computer, watcher, followed)
                 recipe.pipeline(run, recipe)
             return finish(run, time.perf_counter() - started)
-        except CurateError as error:
+        except Exception as error:
             if isinstance(error, Damaged):
                 Path(error.args[0]).unlink(missing_ok=True)  # what is missing is computed again
-            _write_facts(
-                run,
-                {Stopped: "stopped", NeedsDecision: "waits for a decision"}.get(type(error), "failed"),
-                time.perf_counter() - started,
-                None,
-            )
+            states: dict[type[Exception], str] = {Stopped: "stopped", NeedsDecision: "waits for a decision"}
+            _write_facts(run, states.get(type(error), "failed"), time.perf_counter() - started, None)
             raise
         finally:
             watcher.close()
@@ -112,7 +110,25 @@ def execute(
 
 def run_folder_of(recipe: Path, run_dir: Path | None) -> Path:
     """Where a recipe's run lives if nothing else is said."""
-    return Path(run_dir) if run_dir else Path("runs") / Path(recipe).stem
+    return Path(run_dir).expanduser() if run_dir else Path("runs") / Path(recipe).stem
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """A run clears and writes in its folder: one that holds other files is left alone.
+
+    A run is known by its run.json; where that is lost, by what ingest has committed; before there is either, by the lock's holder.
+    """
+    facts = read_json(folder / "run.json", checked=False)
+    ours = isinstance(facts, dict) and "state" in facts
+    if ours or (folder / "stages" / "ingest").is_dir() or read_json(folder / ".lock.json"):
+        return
+    from curate.plan import NAME as PLAN
+
+    others = [path.name for path in folder.iterdir() if path.name != PLAN and (not path.name.startswith(".") or ASIDE.fullmatch(path.name))]
+    if others:
+        raise UserMistake(
+            f"{folder} is no run folder and holds other files ({min(others)}): give another with --run-dir, a new or an empty one"
+        )
 
 
 def finish(run: Any, seconds: float) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def plan(recipe: Any, folder: Path, workers: int = 1) -> dict[str, Any]:
     from curate.sources import stat_of
 
     recipe.look_up()
-    files = find_files(recipe.ingest)
+    files = find_files(recipe.ingest, folder)
     records = Records(folder / "stages" / "ingest").by_shard if folder.is_dir() else {}
     known = {record["path"]: record for record in records.values()}
     there = [file for file in files if file.path in known and known[file.path]["stat"] == stat_of(file.path)]

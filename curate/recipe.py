@@ -162,7 +162,10 @@ def load(path: Path, changes: Iterable[str] = ()) -> Recipe:
         raise UserMistake(f"{path}: a recipe is a mapping of keys to settings; begin with `pipeline: recovery`")
     for change in changes:
         _apply_change(raw, change)
-    return check(raw, path)
+    try:
+        return check(raw, path)
+    except RecursionError:
+        raise UserMistake(f"{path}: a --set is nested without end; write plain values") from None
 
 
 def check(raw: Any, path: Path) -> Recipe:
@@ -191,12 +194,24 @@ def check(raw: Any, path: Path) -> Recipe:
         recipe.sections[name] = _section(
             name, target.rstrip("?"), section, raw, recipe.seed, scorer_path if name in scorers else None, problems
         )
+    problems += _clashes(recipe, raw)
     if problems:
         problems.sort(key=lambda problem: problem.line or 0)
         lines = [f"{path}:{problem.line}: {problem.text}" if problem.line else f"{path}: {problem.text}" for problem in problems]
         raise UserMistake("\n".join(lines))
     recipe.written = _plain(raw)
     return recipe
+
+
+def _clashes(recipe: Recipe, raw: Any) -> list[Problem]:
+    """Columns that `ingest.keep` names and that a step writes."""
+    kept = getattr(recipe.sections.get("ingest"), "keep", ())
+    written = {
+        column: name for name, stage in recipe.sections.items() if kept and isinstance(stage, Stage) for column in stage.writes().names
+    }
+    line = _deep_line(raw.get("ingest"), ["keep"])
+    said = "keep: '{}' is what step {} writes; rename the column in your data or leave it out"
+    return [Problem(line, f"ingest.{said.format(column, written[column])}") for column in kept if column in written]
 
 
 def _reserved(raw: Any, recipe: Recipe, problems: list[Problem]) -> dict[str, Any]:
@@ -234,7 +249,7 @@ def _reserved(raw: Any, recipe: Recipe, problems: list[Problem]) -> dict[str, An
         if key in found:
             setattr(recipe, key, found[key])
     if recipe.store:
-        recipe.store = str((recipe.path.parent / recipe.store).resolve())
+        recipe.store = str((recipe.path.parent / Path(recipe.store).expanduser()).resolve())
     if "pruned" in found:
         if isinstance(found["pruned"], str):
             recipe.pruned = found["pruned"]
@@ -409,7 +424,7 @@ def _read(path: Path) -> Any:
         if size > LARGEST_RECIPE:
             raise UserMistake(f"{path}: {size:,} bytes is no recipe; the limit is 1 MB")
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserMistake(f"{path}: no such recipe; configs/ holds some to start from") from None
     except IsADirectoryError:
         raise UserMistake(f"{path} is a folder; give the recipe file in it") from None
@@ -445,7 +460,7 @@ def _apply_change(raw: Any, change: str) -> None:
         raise UserMistake(f"--set {change!r}: write it as stage.field=value")
     try:
         value = YAML(typ="safe").load(text)
-    except YAMLError:
+    except (YAMLError, RecursionError):
         value = text
     place: Any = raw
     *parents, last = name.split(".")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from curate.runs import Run
 
 
+UNREADABLE = "unreadable:"  # in place of a content's digest
+
+
 def ingest(run: Run, name: str, settings: Any) -> Dataset:
     """Source files to shards. A shard is named by its file's place in the order and its part in the file."""
     from curate.ingest.files import FORMAT_VERSION, find_files
@@ -32,7 +36,7 @@ def ingest(run: Run, name: str, settings: Any) -> Dataset:
     by_fingerprint = {record["fingerprint"]: record for record in records.by_shard.values()}
     kept = {**settings.model_dump(mode="json", exclude={"path", "sources", "quarantine_max"}), **settings.identity()}
     run.lineage |= dict.fromkeys((*CANONICAL.names, *LINEAGE.names, *settings.keep), digest([FORMAT_VERSION, kept]))
-    run.scanned = _scan(run.trial.files if run.trial else find_files(settings), kept, records)
+    run.scanned = _scan(run.trial.files if run.trial else find_files(settings, run.folder), kept, records)
     run.files = len(run.scanned)
     keys = [f"{index:05d}" for index in range(run.files)]
     staying: list[str] = []
@@ -48,7 +52,7 @@ def ingest(run: Run, name: str, settings: Any) -> Dataset:
     for key, item in zip(keys, run.scanned, strict=True):
         task = FileTask(item.file, key, item.fingerprint)
         record = by_fingerprint.get(task.fingerprint)
-        if record and _still_there(run, record):
+        if record and not record.get("passing") and _still_there(run, record):
             facts.reused += 1
             if record["shard"] != key:  # the file's place in the order changed: same shards under new names
                 moved.append((task, item.about, _copied(run, record)))
@@ -68,6 +72,12 @@ def ingest(run: Run, name: str, settings: Any) -> Dataset:
             _commit_file(run, task, result, abouts[task.shard], records)
             facts.executed += 1
             run.progress.advance(_rows(result))
+    # What could not be read for a passing reason, or changed meanwhile, is not what a later scan will find.
+    unread = [records.by_shard[key].get("passing") for key in keys]
+    run.scanned = [
+        replace(item, fingerprint=digest([item.fingerprint, "unread"])) if so else item
+        for item, so in zip(run.scanned, unread, strict=True)
+    ]
     run.source_rows = {item.name: _rows(records.by_shard[key]) for key, item in zip(keys, run.scanned, strict=True)}
     if run.refresh:
         run.refresh.check_emptied(run.source_rows)
@@ -92,7 +102,8 @@ def _scan(files: Sequence[SourceFile], settings: Mapping[str, Any], records: Rec
     for file in files:
         stat = stat_of(file.path)
         known = stats.get(file.path)
-        content = known["content"] if known and known["stat"] == stat and stat else _content(file.path)
+        trusted = known and known["stat"] == stat and stat and not known["content"].startswith(UNREADABLE)
+        content = known["content"] if known and trusted else _content(file.path)
         about = {
             "path": file.path,
             "stat": stat,
@@ -142,6 +153,8 @@ def _copied(run: Run, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _commit_file(run: Run, task: FileTask, result: dict[str, Any], about: Mapping[str, Any], records: Records) -> None:
+    if stat_of(task.file.path) != about["stat"]:
+        result = {**result, "passing": True}
     shards = []
     for part, shard in enumerate(result["shards"]):
         final = run.folder / f"corpus/{task.shard}-{part:04d}.parquet"
@@ -171,5 +184,5 @@ def _content(path: str) -> str:
                 [[found.relative_to(place).as_posix(), sha256_file(found)] for found in sorted(place.rglob("*")) if found.is_file()]
             )
     except OSError as error:
-        return f"unreadable:{error.errno}"
+        return f"{UNREADABLE}{error.errno}"
     return path

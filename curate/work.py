@@ -342,7 +342,7 @@ def _ingest_file(job: FileJob, task: FileTask) -> dict[str, Any]:
 
     started = time.perf_counter()
     shards: list[dict[str, Any]] = []
-    problem: dict[str, str] = {}
+    problem: dict[str, Any] = {}
     mended: Counter[str] = Counter()  # what the reader replaced inside rows, by kind
     try:
         for table in itertools.islice(read_shards(job.settings, task.file), job.most):
@@ -356,4 +356,6 @@ def _ingest_file(job: FileJob, task: FileTask) -> dict[str, Any]:
             Path(shard["attempt"]).unlink()
         shards = []
         problem = {"problem": str(error), "mistake": str(int(isinstance(error, UserMistake)))}
+        if isinstance(error, UnreadableFile) and error.passing:
+            problem["passing"] = True  # the next run tries again
     return {"shards": shards, **problem, "mended": dict(sorted(mended.items())), "seconds": round(time.perf_counter() - started, 4)}

@@ -33,6 +33,11 @@ BAD = {
     "unknown_pipeline": ("pipeline: ingset\n", [":1: ", "'ingset' is not known", "did you mean 'ingest'"]),
     "no_pipeline": ("ingest: {path: x}\n", ["'pipeline' is missing", "pipeline: recovery"]),
     "no_path": ("pipeline: ingest\n", ["give either ingest.path or ingest.sources"]),
+    "kept_column_of_a_step": (
+        "pipeline: ingest\ningest:\n  path: x\n  keep: [value, tokens]\n",
+        [":4: ", "ingest.keep: 'tokens' is what step tokens writes", "rename"],
+    ),
+    "kept_verdict": ("pipeline: ingest\ningest:\n  path: x\n  keep: [a.verdict]\n", [":4: ", "every run's own"]),
     "duplicate_key": (GOOD + "seed: 1\nseed: 2\n", [":4: ", "duplicate key", "keep one of the two"]),
     "duplicate_nested_key": ("pipeline: ingest\ningest:\n  path: x\n  path: y\n", [":4: ", "duplicate key"]),
     "alias": (GOOD + "near_dedup: &a {threshold: 0.7}\nselect: *a\n", [":4: ", "an alias is not allowed", "write the value out"]),

@@ -21,7 +21,7 @@ class Known:
 
     def __init__(self, place: str, view: str):
         self.place, self.view = place, view
-        path = Path(place)
+        path = Path(place).expanduser()
         if (path / "run.json").is_file():
             path = path / "dataset"
         if (path / "data").is_dir():  # a dataset as curate publishes it: what it left out, in `rejected`, is not of it

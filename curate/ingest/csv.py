@@ -8,12 +8,16 @@ which is never closed costs its own line and none of those after it.
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
 
+from curate.errors import UnreadableFile
 from curate.ingest.record import Record, check_columns
 from curate.ingest.settings import Ingest
 
+QUOTED = re.compile(rb'"[^"]*"')
+CR_ENDS = "its lines end in a carriage return alone, as on old Macintoshes; convert it: tr '\\r' '\\n' < FILE > NEW"
 OPEN_QUOTE = "unexpected end of data"  # the csv module's words for a quote that is still open
 
 
@@ -22,6 +26,7 @@ def read(settings: Ingest, lines: Iterator[tuple[int, bytes, str | None]], delim
     csv.field_size_limit(max(settings.max_row_bytes, csv.field_size_limit()))  # rows are bounded by ours
     source = _Lines(lines)
     header: list[str] | None = None
+    first = True  # of the lines after the header
     while (line := source.take()) is not None:
         number, raw, rule = line
         if rule is None and not raw.strip():
@@ -30,9 +35,14 @@ def read(settings: Ingest, lines: Iterator[tuple[int, bytes, str | None]], delim
         if rule is None:
             cells, rule, raw = _record(raw, source, delimiter, None if header is None else len(header), settings.max_row_bytes)
         if header is None:
+            if b"\r" in QUOTED.sub(b"", raw).rstrip(b"\r"):
+                raise UnreadableFile(CR_ENDS)
             header = cells or []
             check_columns(settings, header)
             continue
+        if first and rule == "ragged_row" and _ends_in_cr(raw, delimiter, len(header)):
+            raise UnreadableFile(CR_ENDS)
+        first = False
         repaired = False
         if rule is None and b"\x00" in raw:
             rule = "nul_byte"
@@ -43,6 +53,12 @@ def read(settings: Ingest, lines: Iterator[tuple[int, bytes, str | None]], delim
             else:
                 rule = "invalid_utf8"
         yield Record(number, None, rule, raw) if rule else Record(number, dict(zip(header, cells or (), strict=True)), None, raw, repaired)
+
+
+def _ends_in_cr(raw: bytes, delimiter: str, width: int) -> bool:
+    """Whether a line is several rows of that many cells, divided by carriage returns."""
+    parts = QUOTED.sub(b"", raw).rstrip(b"\r").split(b"\r")
+    return len(parts) > 1 and all(part.count(delimiter.encode()) == width - 1 for part in parts)
 
 
 class _Lines:

@@ -58,13 +58,17 @@ def read_shards(settings: Ingest, file: SourceFile) -> Iterator[pa.Table]:
     """
     try:
         yield from _shards(settings, file, _records(settings, file))
+    except UnreadableFile as error:
+        raise UnreadableFile(f"{file.name}: {error}", error.passing) from error.__cause__
     except CurateError as error:
         raise type(error)(f"{file.name}: {error}") from error.__cause__
     except (FileNotFoundError, PermissionError) as error:
-        raise UnreadableFile(f"{file.name}: cannot be opened ({error.strerror}); check that it exists and may be read") from error
+        raise UnreadableFile(f"{file.name}: cannot be opened ({error.strerror}); check that it exists and may be read", True) from error
     except (OSError, EOFError, MemoryError, UnicodeDecodeError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UnreadableFile(f"{file.name}: cannot be read whole, it is cut or damaged ({reason}); write or download it again") from error
+        passing = isinstance(error, MemoryError) or bool(getattr(error, "errno", None))  # what a decoder raises has no number
+        said = f"{file.name}: cannot be read whole, it is cut or damaged ({reason}); write or download it again"
+        raise UnreadableFile(said, passing) from error
 
 
 def _records(settings: Ingest, file: SourceFile) -> Iterator[Record]:

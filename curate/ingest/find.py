@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from curate.errors import UserMistake
 from curate.ingest import hub, streams
@@ -25,13 +28,13 @@ class SourceFile:
     name: str  # shown to the user: relative to the source, with /
 
 
-def find_files(settings: Ingest) -> list[SourceFile]:
+def find_files(settings: Ingest, run_folder: Path | None = None) -> list[SourceFile]:
     """Every input file in order of (priority, source, name); a path with nothing to read is a UserMistake.
 
-    In folders and behind wildcards, files with other suffixes, hidden ones and linked folders are passed over.
-    A file found twice under one source counts once.
+    In folders and behind wildcards, files with other suffixes, hidden ones and linked folders are passed over, and so is what lies
+    in `run_folder`: a run does not read what it wrote. A file found twice under one source counts once.
     """
-    origins = [(origin, *_find(origin.path)) for origin in settings.origins()]
+    origins = [(origin, *_outside(origin.path, *_find(origin.path), run_folder)) for origin in settings.origins()]
     if not settings.sources:  # several paths are one source: its files are named from where the paths meet
         meet = os.path.commonpath([str(base) for _, base, _ in origins if base] or ["/"])
         origins = [(origin, base and Path(meet), paths) for origin, base, paths in origins]
@@ -53,22 +56,62 @@ def _find(given: str) -> tuple[Path | None, list[Path]]:
     """(folder that names are relative to, absolute paths); no folder for a hub address."""
     if given.startswith(hub.PREFIX):
         return None, [Path(given)]
-    path = Path(given).expanduser().absolute()
+    try:
+        base, found = _found(given, Path(given).expanduser().absolute())
+    except PermissionError as error:
+        _refuse(error)
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, a user who is not there, a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise UserMistake(f"{given}: cannot be looked up ({reason}); check ingest.path") from None
+    if not found:
+        raise UserMistake(f"{given}: nothing to read there; check the path, files of these kinds are read: {', '.join(SUFFIXES)}")
+    return base, found
+
+
+def _found(given: str, path: Path) -> tuple[Path, list[Path]]:
     if path.is_file():
         if not suffix_of(path.name):
             raise UserMistake(f"{given}: files of this kind are not read; give one of {', '.join(SUFFIXES)}")
         return path.parent, [path]
     if path.is_dir():
-        base, found = path, _walk(path)
-    elif WILDCARD.search(str(path)):
-        fixed = next(i for i, part in enumerate(path.parts) if WILDCARD.search(part))
-        base = Path(*path.parts[:fixed])
-        found = [file for file in base.glob(str(Path(*path.parts[fixed:]))) if _is_input(file, base)]
-    else:
+        return path, _walk(path)
+    if not WILDCARD.search(str(path)):
         raise UserMistake(f"{given}: there is no such file or folder; check ingest.path")
-    if not found:
-        raise UserMistake(f"{given}: nothing to read there; check the path, files of these kinds are read: {', '.join(SUFFIXES)}")
-    return base, found
+    fixed = next(i for i, part in enumerate(path.parts) if WILDCARD.search(part))
+    base = Path(*path.parts[:fixed])
+    return base, [file for file in _matching(base, path.parts[fixed:]) if _is_input(file, base)] if base.is_dir() else []
+
+
+def _matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+    """As Path.glob, but a folder that cannot be listed is refused: its rows would be missing without a word."""
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        for at, _, _ in os.walk(folder, onerror=_refuse):
+            yield from _matching(Path(at), rest or ("*",))
+        return
+    try:
+        names = fnmatch.filter(sorted(path.name for path in folder.iterdir()), part) if WILDCARD.search(part) else [part]
+    except OSError as error:
+        _refuse(error)
+    for name in names:
+        path = folder / name
+        if not rest:
+            yield path
+        elif path.is_dir():
+            yield from _matching(path, rest)
+
+
+def _outside(given: str, base: Path | None, found: list[Path], run_folder: Path | None) -> tuple[Path | None, list[Path]]:
+    """Without what lies in the run folder."""
+    if base is None or run_folder is None:
+        return base, found
+    top, run = base.resolve(), run_folder.resolve()
+    if not (top.is_relative_to(run) or run.is_relative_to(top)):
+        return base, found
+    others = [path for path in found if not (top / path.relative_to(base)).is_relative_to(run)]
+    if not others:
+        raise UserMistake(f"{given}: lies in the run's own folder, {run_folder}: name another path, or give another --run-dir")
+    return base, others
 
 
 def _is_input(path: Path, base: Path) -> bool:
@@ -99,5 +142,5 @@ def _saved_files(state: Path) -> list[str]:
     return names
 
 
-def _refuse(error: OSError) -> None:
+def _refuse(error: OSError) -> NoReturn:
     raise UserMistake(f"{error.filename}: cannot be listed ({error.strerror}); give yourself the right to read it, or name another path")

@@ -25,7 +25,7 @@ def read(settings: Ingest, spec: str) -> Iterator[Record]:
         data = datasets.load_dataset(match["name"], revision=match["revision"], split=match["split"] or "train", streaming=True)
     except Exception as error:  # `datasets` raises many kinds, from ValueError to those of its HTTP client
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise UnreadableFile(f"cannot be opened through datasets ({reason}); check name, revision, split and network") from error
+        raise UnreadableFile(f"cannot be opened through datasets ({reason}); check name, revision, split and network", True) from error
     names: list[str] = []
 
     def batches() -> Iterator:

@@ -73,7 +73,7 @@ class Ingest(BaseModel):
     @classmethod
     def _free_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            if name in TAKEN:
+            if name in TAKEN or name.endswith(".verdict"):
                 raise ValueError(f"keep: '{name}' is a column of every run's own; rename the column in your data or leave it out")
         if len(set(names)) != len(names):
             raise ValueError("keep: a column is named twice; name it once")
@@ -83,6 +83,8 @@ class Ingest(BaseModel):
     def _one_origin(self) -> Ingest:
         if bool(self.path) == bool(self.sources):
             raise ValueError("give either ingest.path or ingest.sources")
+        if self.path and not all([self.path] if isinstance(self.path, str) else self.path):
+            raise ValueError("path: one of them is empty; name a file, a folder or a glob")
         if self.kind == "table" and (not self.fields.columns or len(set(self.fields.columns)) < len(self.fields.columns)):
             raise ValueError("kind: table needs the columns of a row, each once: fields: {columns: [age, sex, income]}")
         if self.kind == "table" and (self.personal_data != "keep" or self.damaged_text != "keep"):
@@ -103,7 +105,7 @@ class Ingest(BaseModel):
         if self.sources:
             return sorted(self.sources, key=lambda source: source.priority)
         paths = (self.path,) if isinstance(self.path, str) else self.path or ()
-        return [Source(name="data", path=path) for path in paths]
+        return [Source.model_construct(name="data", path=path) for path in paths]  # also names that are no Unicode
 
     def kind_of(self, columns: Any) -> str | None:
         """The kind of row that a record or file with these columns holds; None where no column tells."""

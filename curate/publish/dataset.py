@@ -58,9 +58,12 @@ class Publish(Stage):
             mask = pc.equal(fate["fate"], "kept")
             kept.add(_as(table.filter(mask), schema))
             if others:
+                rows = table.select(
+                    [name for name in REJECTED if name in table.column_names]
+                )  # a column of the user's may be called `value`
                 for name in fate.column_names:
-                    table = table.append_column(name, fate[name])
-                others.add(_as(table.filter(pc.invert(mask)), rejected_schema))
+                    rows = rows.append_column(name, fate[name])
+                others.add(_as(rows.filter(pc.invert(mask)), rejected_schema))
         configs = [Config("default", kept.close(), schema, "the training set")]
         if others:
             configs.append(

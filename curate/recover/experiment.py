@@ -81,7 +81,7 @@ def read_pool(
                 chosen.append(what == "kept")
     cost = trained_tokens(tokenizer, rows, tuning.template, tuning.max_tokens)
     usable = cost[:, 1] > 0
-    rows, places, chosen = (list(compress(values, usable)) for values in (rows, places, chosen))
+    rows, places, chosen = list(compress(rows, usable)), list(compress(places, usable)), list(compress(chosen, usable))
     cost = cost[usable]
     if not any(chosen):
         raise UserMistake(f"{ledger.folder} kept no row with a response: there is nothing to recover with; raise select.budget")

@@ -148,6 +148,17 @@ def test_csv_bytes_that_are_not_text(read_bytes):
     assert read_bytes("a.csv", content, invalid_utf8="replace").texts() == ["caf\ufffd", "two\nl\ufffdnes", "good"]
 
 
+@pytest.mark.parametrize("content", ["text,n\ra,1\rb,2\r", "text,n\na,1\rb,2\r", '"text","n"\r"a, or b",1\r"c",2\r'])
+def test_csv_with_the_line_ends_of_old_macintoshes(read_bytes, content):
+    with pytest.raises(UnreadableFile, match="carriage return alone"):
+        read_bytes("a.csv", content)
+
+
+def test_csv_with_a_carriage_return_in_a_cell(read_bytes):
+    assert read_bytes("a.csv", "text,n\r\na\rb,1\r\nc,2\r\n").texts() == ["a\rb", "c"]
+    assert read_bytes("b.csv", "text,n\na\rb\nc,2\n").bad == [(2, "ragged_row")]
+
+
 def test_csv_header(read_bytes):
     with pytest.raises(UserMistake, match="2 columns called 'text'"):
         read_bytes("a.csv", "text,text\na,b\n")
