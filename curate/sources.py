@@ -28,6 +28,7 @@ UNREADABLE = "unreadable:"  # in place of a content's digest
 def ingest(run: Run, name: str, settings: Any) -> Dataset:
     """Source files to shards. A shard is named by its file's place in the order and its part in the file."""
     from curate.ingest.files import FORMAT_VERSION, find_files
+    from curate.ingest.find import passed_over
 
     started = time.perf_counter()
     facts = StepFacts(name, "Ingest", "other", "Reads the source files and cuts them into shards.", hidden=0)
@@ -36,7 +37,10 @@ def ingest(run: Run, name: str, settings: Any) -> Dataset:
     by_fingerprint = {record["fingerprint"]: record for record in records.by_shard.values()}
     kept = {**settings.model_dump(mode="json", exclude={"path", "sources", "quarantine_max"}), **settings.identity()}
     run.lineage |= dict.fromkeys((*CANONICAL.names, *LINEAGE.names, *settings.keep), digest([FORMAT_VERSION, kept]))
-    run.scanned = _scan(run.trial.files if run.trial else find_files(settings, run.folder), kept, records)
+    files = run.trial.files if run.trial else find_files(settings, run.folder)
+    if others := passed_over(settings, files):
+        facts.remarks.append(f"{len(others)} files of other kinds were passed over: {', '.join(others[:3])}{', ...' * (len(others) > 3)}")
+    run.scanned = _scan(files, kept, records)
     run.files = len(run.scanned)
     keys = [f"{index:05d}" for index in range(run.files)]
     staying: list[str] = []

@@ -143,6 +143,14 @@ def test_wildcards_find_what_pathlib_finds(tmp_path):
         assert found == expected and found, pattern
 
 
+def test_files_of_other_kinds_in_a_folder_are_told(two):
+    for name in ("c.jsonl.bz2", "d.txt", "README.md", ".hidden.txt"):
+        (two.data / name).write_text("x")
+    assert two.run()["remarks"] == ["ingest: 2 files of other kinds were passed over: c.jsonl.bz2, d.txt"]
+    two.recipe(ingest={"path": f"{two.data}/*.jsonl"})
+    assert two.run()["remarks"] == []
+
+
 @pytest.mark.parametrize("path", ["~nobody-of-that-name/x", "x" * 300, ""])
 def test_a_path_that_cannot_be_is_the_users_mistake(project, path):
     project.recipe(ingest={"path": [path]})

@@ -6,7 +6,7 @@ import fnmatch
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -45,6 +45,14 @@ def find_files(settings: Ingest, run_folder: Path | None = None) -> list[SourceF
             whole = str(path) if base else origin.path
             files.setdefault(origin.name, {}).setdefault(whole, SourceFile(origin.name, origin.priority, whole, name))
     return [file for group in files.values() for file in sorted(group.values(), key=lambda file: (file.name, file.path))]
+
+
+def passed_over(settings: Ingest, files: Sequence[SourceFile]) -> list[str]:
+    """Files of kinds that are not read, beside those that are in folders which the recipe names: a `.bz2` is easily missed. Pages are not meant."""
+    tops = [str(Path(origin.path).expanduser().absolute()) for origin in settings.origins() if not origin.path.startswith(hub.PREFIX)]
+    folders = {Path(file.path).parent for file in files if any(file.path.startswith(f"{top}/") for top in tops)}
+    names = (path for folder in sorted(folders) for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return [path.name for path in names if path.suffix not in ("", ".md") and not suffix_of(path.name) and path.is_file()]
 
 
 def suffix_of(name: str) -> str | None:
