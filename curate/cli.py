@@ -32,7 +32,7 @@ app = typer.Typer(
 )
 
 # The user's or the machine's: not allowed, read-only, a file for a folder or the other way round, a name too long, a circle of links.
-ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line of stdout.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, for example runs/quickstart.", show_default=False)]
 # Options of `run` and `refresh`; `plan` takes `Changes` too.
@@ -188,7 +188,7 @@ def verify(
         faults = list(check(run_folder, say))
         if remove:
             remove_faults(run_folder, faults)
-    exit_code = int(any(not (remove and fault.remove) for fault in faults))
+    exit_code = int(any(not (remove and (fault.remove or fault.remade)) for fault in faults))
     lines = [f"damaged  {visible(fault.at)} {fault.what}{' (removed)' if remove and fault.remove else ''}" for fault in faults]
     lines.append(
         f"{read[0]:,} files, {read[1] / 1e6:,.1f} MB read: {len(faults) or 'nothing'} damaged, {'see above' if faults else 'the ledger balances'}"
@@ -616,7 +616,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        if error.errno not in ENVIRONMENT:
+        if error.errno not in ENVIRONMENT or not error.filename:
             _internal(error, "--json" in arguments)
         remedy = "check the path, and that you have the right to read and write there"
         _fail(f"{error.filename}: {error.strerror}: {remedy}", UserMistake.exit_code, "--json" in arguments)

@@ -82,11 +82,11 @@ def execute(
         if not refresh:
             (folder / STATE).unlink(missing_ok=True)  # a run fits and decides by itself; the next refresh follows it
         run = Run(folder, recipe, computer, watcher, followed)
-        write_text(folder / "recipe.yaml", recipe.resolved)
         if not facts:  # so that `status` knows the folder even if the run is killed before its first end
             _write_facts(run, "running", 0.0, None)
         elif facts.get("state") == "done":  # counts and steps of the last end stay until there are new ones
             write_json(folder / "run.json", {**{name: value for name, value in facts.items() if name != CHECK}, "state": "running"})
+        write_text(folder / "recipe.yaml", recipe.resolved)
         try:
             try:
                 recipe.pipeline(run, recipe)
@@ -124,11 +124,20 @@ def _refuse_foreign(folder: Path) -> None:
         return
     from curate.plan import NAME as PLAN
 
-    others = [path.name for path in folder.iterdir() if path.name != PLAN and (not path.name.startswith(".") or ASIDE.fullmatch(path.name))]
+    others = [path.name for path in folder.iterdir() if not _harmless(path, ("run.json", ".lock.json", PLAN))]
     if others:
         raise UserMistake(
             f"{folder} is no run folder and holds other files ({min(others)}): give another with --run-dir, a new or an empty one"
         )
+
+
+def _harmless(path: Path, ours: tuple[str, ...]) -> bool:
+    """What a run, killed before its first record, or a file system leaves; hidden files, which a run does not touch."""
+    if path.name in ("tmp", "lost+found"):
+        return path.is_dir() and not any(path.iterdir())
+    if ASIDE.fullmatch(path.name):
+        return path.name[1:].rpartition(".")[0] in ours
+    return path.name in ours or path.name.startswith(".")
 
 
 def finish(run: Any, seconds: float) -> dict[str, Any]:

@@ -54,7 +54,9 @@ def publish(run: Run, stage: Stage, *inputs: Dataset) -> Path:
             told = tell(run, joined, versions, number, base, attempt)
             described = stage.but(about=_about(run, number))
             described.fit(View(joined, stage), FitEngineOf(run, "publish", joined, stage), attempt)
-        last = {"fingerprint": wanted, "inputs": inputs_of(run.scanned, run.recipe), "budgets": run.budgets, **told}
+        # What was not read whole is equal to no later scan: the next refresh looks again.
+        made_of = "unread" if run.unread else inputs_of(run.scanned, run.recipe)
+        last = {"fingerprint": wanted, "inputs": made_of, "budgets": run.budgets, **told}
         last |= {"after": run.refresh.state["base"] if run.refresh else None, "recipe": run.recipe.resolved}
         last |= {"clusters": clusters_of(run.folder)}
         last |= {"next": run.refresh.state["next"] if run.refresh else run.files}

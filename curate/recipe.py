@@ -204,11 +204,15 @@ def check(raw: Any, path: Path) -> Recipe:
 
 
 def _clashes(recipe: Recipe, raw: Any) -> list[Problem]:
-    """Columns that `ingest.keep` names and that a step writes."""
+    """Columns that `ingest.keep` names and that a step writes beside them; those of `embed` are known only with its model."""
     kept = getattr(recipe.sections.get("ingest"), "keep", ())
-    written = {
-        column: name for name, stage in recipe.sections.items() if kept and isinstance(stage, Stage) for column in stage.writes().names
-    }
+    written: dict[str, str] = {}
+    for name, stage in recipe.sections.items():
+        if kept and isinstance(stage, Stage) and not stage.generates and not type(stage).__module__.startswith("curate.embed."):
+            try:
+                written |= dict.fromkeys(stage.writes().names, name)
+            except (UserMistake, OSError, ValueError):  # of a user's own stage that asks its model: the run will say so
+                continue
     line = _deep_line(raw.get("ingest"), ["keep"])
     said = "keep: '{}' is what step {} writes; rename the column in your data or leave it out"
     return [Problem(line, f"ingest.{said.format(column, written[column])}") for column in kept if column in written]

@@ -76,6 +76,7 @@ class Run:
         self.problems: list[dict[str, str]] = []
         self.mended: Counter[str] = Counter()
         self.files = 0
+        self.unread = False  # whether a file could not be read for a passing reason, or was another while it was read
         self.counts = ledger.Counts()
         self._clear_tmp()
 

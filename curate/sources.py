@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,12 +75,7 @@ def ingest(run: Run, name: str, settings: Any) -> Dataset:
             _commit_file(run, task, result, abouts[task.shard], records)
             facts.executed += 1
             run.progress.advance(_rows(result))
-    # What could not be read for a passing reason, or changed meanwhile, is not what a later scan will find.
-    unread = [records.by_shard[key].get("passing") for key in keys]
-    run.scanned = [
-        replace(item, fingerprint=digest([item.fingerprint, "unread"])) if so else item
-        for item, so in zip(run.scanned, unread, strict=True)
-    ]
+    run.unread = any(records.by_shard[key].get("passing") for key in keys)
     run.source_rows = {item.name: _rows(records.by_shard[key]) for key, item in zip(keys, run.scanned, strict=True)}
     if run.refresh:
         run.refresh.check_emptied(run.source_rows)

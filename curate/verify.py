@@ -25,11 +25,12 @@ from curate.versions import Versions, rows_of
 
 @dataclass(frozen=True)
 class Fault:
-    """`at`: the file, relative to the run; `remove`: whether the next run makes it anew once it is gone."""
+    """`at`: the file, relative to the run; `remove`: whether the next run makes it anew once it is gone; `remade`: it does so as it is."""
 
     at: str
     what: str
     remove: bool = True
+    remade: bool = False
 
 
 def verify(folder: Path, say: Callable[[int, int], None] = lambda files, size: None) -> Iterator[Fault]:
@@ -54,7 +55,7 @@ def _files(folder: Path, checked: _Checked) -> Iterator[Fault]:
     yield from _versions(folder, checked)
     for name in ("run.json", STATE):
         if (folder / name).exists() and read_json(folder / name) is None:
-            yield Fault(name, "is not what was written", name == STATE)
+            yield Fault(name, "is not what was written", name == STATE, remade=True)
     for key in ResponseCache(folder / "responses").damaged() if (folder / "responses").is_dir() else ():
         yield Fault(f"responses/{key}", "is not what was stored: once it is gone the row is asked again")
 
@@ -88,7 +89,9 @@ def _steps(folder: Path, checked: _Checked) -> Iterator[Fault]:
         name = place.relative_to(folder / "stages").as_posix()
         records = Records(place)
         if records.damaged:
-            yield Fault(f"stages/{name}/manifest.jsonl", f"has {records.damaged} damaged lines: those shards are made again", False)
+            yield Fault(
+                f"stages/{name}/manifest.jsonl", f"has {records.damaged} damaged lines: those shards are made again", False, remade=True
+            )
         for shard, record in sorted(records.by_shard.items()):
             if "shards" in record:
                 for part, about in enumerate(record["shards"]):

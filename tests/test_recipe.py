@@ -199,6 +199,12 @@ def test_a_scorer_that_cannot_be_loaded_is_the_user_s_mistake(tmp_path, code):
     assert f"bad_{abs(hash(code))}" in found
 
 
+def test_generated_rows_may_keep_what_ingest_keeps(tmp_path):
+    both = "  keep: [toxic]\n"
+    text = f"pipeline: pretraining\ningest:\n  path: x\n{both}embed: {{method: hashed}}\nfilter: {{trusted: {{where: {{toxic: 0}}}}}}\nantidote:\n  budget: 5\n{both}"
+    assert load(tmp_path, text).sections["antidote"].keep == ("toxic",)
+
+
 def test_checking_is_quick_and_light(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(GOOD + "slect: {}\n")

@@ -53,12 +53,42 @@ def test_a_new_an_empty_and_a_planned_folder_take_a_run_and_so_does_one_that_los
 def test_a_run_does_not_read_what_it_wrote(two):
     two.recipe(ingest={"path": f"{two.folder}/**/*.jsonl"})
     first = two.run("data/run")
-    (two.folder / "data" / "run" / "left.jsonl").write_text('{"text": "of the run"}\n')
+    (two.folder / "data" / "run" / "report" / "left.jsonl").write_text('{"text": "of the run"}\n')
     again = two.run("data/run")
     assert first["rows_in"] == again["rows_in"] == 6 and again["executed"] == 0
-    two.recipe(ingest={"path": f"{two.folder}/data/run/left.jsonl"})
-    with pytest.raises(UserMistake, match="lies in the run's own folder"):
+    (two.folder / "linked").symlink_to(two.folder / "data" / "run")
+    two.recipe(ingest={"path": f"{two.folder}/linked/*/*.jsonl"})
+    with pytest.raises(UserMistake, match="is what this run itself writes"):
         two.run("data/run")
+    (two.folder / "data" / "run" / "mine.jsonl").write_text('{"text": "put there by hand"}\n')
+    two.recipe(ingest={"path": f"{two.folder}/**/*.jsonl"})
+    assert two.run("data/run")["rows_in"] == 7
+
+
+@pytest.mark.parametrize("left", ["tmp", "lost+found", ".run.json.0a1b2c3d", "..lock.json.0a1b2c3d"])
+def test_what_a_death_before_the_first_record_leaves_hinders_no_run(two, left):
+    run = two.folder / "run"
+    run.mkdir()
+    (run / left).touch() if left.startswith(".") else (run / left).mkdir()
+    assert two.run()["exit_code"] == 0
+
+
+def test_a_file_touched_while_it_is_read_stays_when_it_vanishes_later(two, monkeypatch):
+    """Its rows were read; that it is looked at once more must not make them another file's."""
+    two.recipe(refresh={"on_vanish": "keep", "most_recomputed": 0})
+    read = files._records
+
+    def touched(settings, file):
+        if file.name == "b.jsonl":
+            os.utime(file.path)
+        return read(settings, file)
+
+    with monkeypatch.context() as now:
+        now.setattr(files, "_records", touched)
+        two.run(refresh=True)
+    assert two.run(refresh=True)["rows_in"] == 6
+    (two.data / "b.jsonl").unlink()
+    assert two.run(refresh=True)["rows_in"] == 6
 
 
 @pytest.mark.parametrize("refresh", [False, True])

@@ -133,6 +133,17 @@ def test_removing_all_that_was_harmed_is_a_success_that_a_run_may_follow(done):
     assert told.returncode == 0 and json.loads(told.stdout.splitlines()[-1])["exit_code"] == 0 and not path.exists()
 
 
+def test_what_the_next_run_mends_as_it_is_stops_no_run(done):
+    path = done.folder / "run" / "stages" / "tokens" / "manifest.jsonl"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+    assert done.curate("verify", "run").returncode == 1
+    assert done.curate("verify", "run", "--remove").returncode == 0
+    done.run(refresh=True)
+    assert faults(done.folder / "run") == []
+
+
 def test_a_ledger_that_does_not_add_up_is_told(done):
     from curate.store import read_json, write_json
 

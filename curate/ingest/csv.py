@@ -41,7 +41,10 @@ def read(settings: Ingest, lines: Iterator[tuple[int, bytes, str | None]], delim
             check_columns(settings, header)
             continue
         if first and rule == "ragged_row" and _ends_in_cr(raw, delimiter, len(header)):
-            raise UnreadableFile(CR_ENDS)
+            following = source.take()
+            if following is None:
+                raise UnreadableFile(CR_ENDS)
+            source.give_back([following])
         first = False
         repaired = False
         if rule is None and b"\x00" in raw:

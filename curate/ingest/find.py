@@ -17,6 +17,9 @@ from curate.ingest.settings import Ingest
 
 LINES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 SUFFIXES = (*LINES, ".parquet", ".arrow", *(form + packed for form in LINES for packed in streams.COMPRESSIONS))
+OF_A_RUN = frozenset(
+    ("corpus", "stages", "versions", "dataset", "tmp", "report", "responses", "recovery", "audit", "run.json", "plan.json", "refresh.json")
+)
 WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -31,8 +34,8 @@ class SourceFile:
 def find_files(settings: Ingest, run_folder: Path | None = None) -> list[SourceFile]:
     """Every input file in order of (priority, source, name); a path with nothing to read is a UserMistake.
 
-    In folders and behind wildcards, files with other suffixes, hidden ones and linked folders are passed over, and so is what lies
-    in `run_folder`: a run does not read what it wrote. A file found twice under one source counts once.
+    In folders and behind wildcards, files with other suffixes, hidden ones and linked folders are passed over, and so is what a run
+    writes in `run_folder`: it does not read itself. A file found twice under one source counts once.
     """
     origins = [(origin, *_outside(origin.path, *_find(origin.path), run_folder)) for origin in settings.origins()]
     if not settings.sources:  # several paths are one source: its files are named from where the paths meet
@@ -94,7 +97,8 @@ def _matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
     """As Path.glob, but a folder that cannot be listed is refused: its rows would be missing without a word."""
     part, rest = parts[0], parts[1:]
     if part == "**":
-        for at, _, _ in os.walk(folder, onerror=_refuse):
+        for at, folders, _ in os.walk(folder, onerror=_refuse):
+            folders[:] = [name for name in folders if not name.startswith(".")]
             yield from _matching(Path(at), rest or ("*",))
         return
     try:
@@ -103,6 +107,8 @@ def _matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
         _refuse(error)
     for name in names:
         path = folder / name
+        if name.startswith(".") and not part.startswith("."):
+            continue
         if not rest:
             yield path
         elif path.is_dir():
@@ -110,15 +116,19 @@ def _matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _outside(given: str, base: Path | None, found: list[Path], run_folder: Path | None) -> tuple[Path | None, list[Path]]:
-    """Without what lies in the run folder."""
+    """Without what a run writes in its folder."""
     if base is None or run_folder is None:
         return base, found
-    top, run = base.resolve(), run_folder.resolve()
-    if not (top.is_relative_to(run) or run.is_relative_to(top)):
-        return base, found
-    others = [path for path in found if not (top / path.relative_to(base)).is_relative_to(run)]
+    run = run_folder.resolve()
+    folders = {path.parent: path.parent.resolve() for path in found}
+
+    def own(path: Path) -> bool:
+        folder = folders[path.parent]
+        return folder.is_relative_to(run) and (folder / path.name).relative_to(run).parts[0] in OF_A_RUN
+
+    others = [path for path in found if not own(path)]
     if not others:
-        raise UserMistake(f"{given}: lies in the run's own folder, {run_folder}: name another path, or give another --run-dir")
+        raise UserMistake(f"{given}: is what this run itself writes, in {run_folder}: name another path, or give another --run-dir")
     return base, others
 
 
@@ -130,7 +140,8 @@ def _is_input(path: Path, base: Path) -> bool:
 
 def _walk(folder: Path) -> list[Path]:
     found = []
-    for at, _, names in os.walk(folder, onerror=_refuse):
+    for at, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
         if {"state.json", "dataset_info.json"} <= set(names):
             found += [Path(at, name) for name in _saved_files(Path(at, "state.json"))]
         else:

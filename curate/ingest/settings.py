@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from curate.dataset import CANONICAL, LINEAGE
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
-TAKEN = frozenset((*CANONICAL.names, *LINEAGE.names, "verdict", "shard", "position"))
+TAKEN = frozenset((*CANONICAL.names, *LINEAGE.names, "verdict", "shard", "position", "vector", "nominated"))
 
 
 def byte_count(value: Any) -> Any:

@@ -55,6 +55,7 @@ class Pool:
     groups: np.ndarray
     tokens: np.ndarray
     response_tokens: np.ndarray
+    barred: int = 0  # rows in no arm: they ask what a test row asks, or were made from one
 
 
 def read_pool(
@@ -98,9 +99,9 @@ def read_pool(
     if not len(mine):
         raise UserMistake(
             f"every row that {ledger.folder} kept is a test row or asks what one asks: "
-            "give a --test that holds none of them, fewer --test-rows, or raise select.budget"
+            "give a --test FILE that asks something else, or raise select.budget"
         )
-    return Pool(rows, mine, rest[raw[rest]], test, groups, cost[:, 0], cost[:, 1])
+    return Pool(rows, mine, rest[raw[rest]], test, groups, cost[:, 0], cost[:, 1], len(np.setdiff1d(barred, test)))
 
 
 def question(row: Mapping[str, Any]) -> str:
@@ -214,8 +215,12 @@ def recover(
         if asked[name] <= OWN_PER_GROUP and row["prompt"] and not row["messages"] and tuning.template == "chat":
             ask.append(row)
     say(f"{len(rows)} test rows in {len(set(names))} groups; the original answers {len(ask)} prompts itself")
-    exam = Exam(_plain(rows), _plain(own_answers(original, ask, OWN_TOKENS, folder / "answers")), tuning.max_tokens, tuning.template)
+    exam = Exam(
+        _plain(rows), _plain(own_answers(original, ask, OWN_TOKENS, folder / "answers") if ask else ()), tuning.max_tokens, tuning.template
+    )
     trials, remarks = plan(pool, original, pruned, seeds, unit)
+    if pool.barred:
+        remarks.append(f"{pool.barred:,} rows are in no arm: they ask what a test row asks, or were made from one")
     records, new, began = [], 0, time.monotonic()
     for record in run_trials(trials, original, tuning, exam, Results(folder / "trials.jsonl"), workers):
         records.append(record)

@@ -157,13 +157,15 @@ def _recovery(ledger: Ledger) -> page.Recovery | None:
         return None
     arms = tuple(
         page.Arm(
-            name, about, facts["seeds"], facts["rows"], facts["response_tokens"], facts["loss"], facts["divergence"],
+            name, about, facts["seeds"], facts["rows"], facts["tokens"], facts["response_tokens"], facts["loss"], facts["divergence"],
             tuple(facts["recovered"]) if "recovered" in facts else None,
         )
         for name, about in ARMS.items() if (facts := summary["arms"].get(name))
     )  # fmt: skip
     groups = tuple((name, tuple(summary["groups"][arm.name][name] for arm in arms)) for name in summary["groups"][arms[0].name])
-    said = tuple((verdict(control, found), found["interval"][1] >= 0) for control, found in summary["differences"].items())
+    said = tuple(
+        (verdict(control, found), found["interval"][1] >= 0 or found["t_p"] is None) for control, found in summary["differences"].items()
+    )
     return page.Recovery(arms, said, groups, summary["unit"])
 
 

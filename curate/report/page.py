@@ -254,6 +254,7 @@ class Arm:
     about: str
     seeds: int
     rows: float
+    tokens: float
     response_tokens: float
     loss: float
     divergence: float | None = None

@@ -157,6 +157,7 @@ def test_csv_with_the_line_ends_of_old_macintoshes(read_bytes, content):
 def test_csv_with_a_carriage_return_in_a_cell(read_bytes):
     assert read_bytes("a.csv", "text,n\r\na\rb,1\r\nc,2\r\n").texts() == ["a\rb", "c"]
     assert read_bytes("b.csv", "text,n\na\rb\nc,2\n").bad == [(2, "ragged_row")]
+    assert read_bytes("c.csv", "text,n\na,1\rb,2\nc,3\n").bad == [(2, "ragged_row")]
 
 
 def test_csv_header(read_bytes):
