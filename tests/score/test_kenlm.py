@@ -43,7 +43,7 @@ def test_what_is_no_model_is_named(tmp_path):
 @pytest.mark.skipif(there, reason="KenLM is installed")
 def test_without_kenlm_the_remedy_is_told(tmp_path):
     (tmp_path / "model.arpa").write_text(ARPA)
-    with pytest.raises(UserMistake, match=r"curate\[kenlm\].*ngram_perplexity"):
+    with pytest.raises(UserMistake, match=r"pip install kenlm.*ngram_perplexity"):
         Kenlm(model=str(tmp_path / "model.arpa")).load(tmp_path)
 
 
