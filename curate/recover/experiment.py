@@ -220,7 +220,7 @@ def recover(
     )
     trials, remarks = plan(pool, original, pruned, seeds, unit)
     if pool.barred:
-        remarks.append(f"{pool.barred:,} rows are in no arm: they ask what a test row asks, or were made from one")
+        remarks.append(f"rows in no arm, because they ask what a test row asks or were made from one: {pool.barred:,}")
     records, new, began = [], 0, time.monotonic()
     for record in run_trials(trials, original, tuning, exam, Results(folder / "trials.jsonl"), workers):
         records.append(record)
