@@ -136,6 +136,8 @@ def plan(pool: Pool, original: str, pruned: str, seeds: int, unit: str) -> tuple
     def trial(arm: str, seed: int, model: str, picked: np.ndarray) -> Trial:
         return Trial(arm, seed, model, tuple({name: pool.rows[i][name] for name in encoding.ROW} for i in picked))
 
+    if len(pool.raw) and not pool.groups[pool.raw].any():
+        remarks.append("there is one cluster or none: stratified rows are plain random ones")
     nothing = np.empty(0, np.int64)
     trials = [trial("none", 0, pruned, nothing), trial("original", 0, original, nothing)]
     for seed in range(seeds):

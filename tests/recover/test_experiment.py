@@ -164,6 +164,7 @@ def test_an_arm_that_cannot_spend_the_budget_is_told():
     pool = experiment.Pool(rows, np.arange(20), np.arange(15, 30), np.empty(0, np.int64), np.zeros(30, np.int64), tokens, tokens)
     remarks = experiment.plan(pool, "original", "pruned", 1, "tokens")[1]
     assert "ceiling rows have as little as 75% of the selection's tokens" in remarks
+    assert "there is one cluster or none: stratified rows are plain random ones" in remarks
 
 
 def test_a_run_that_did_not_end_is_refused(run: Path):
