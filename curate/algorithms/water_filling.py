@@ -63,7 +63,7 @@ def _pour(weights: np.ndarray, caps: np.ndarray, budget: float) -> np.ndarray:
     """The level rises; clusters fill in the order of caps / weights."""
     if caps.sum() <= budget:
         return caps.copy()
-    weights = weights / weights.max()
+    weights = np.maximum(weights / weights.max(), np.finfo(np.float64).tiny)  # none becomes 0 by the division
     with np.errstate(over="ignore"):
         order = np.argsort(caps / weights, kind="stable")
     filled = np.zeros_like(caps)

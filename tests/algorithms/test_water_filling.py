@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from curate.algorithms.water_filling import water_fill
@@ -50,6 +50,7 @@ amounts = st.floats(0, 1e9) | st.integers(0, 3).map(float)
 
 
 @given(st.lists(st.tuples(amounts, amounts), min_size=1, max_size=40), amounts)
+@example([(2.0, 0.0), (5e-324, 1.0)], 0.0)
 def test_sum_caps_and_level(pairs, budget):
     weights, caps = np.array(pairs).T
     filled = water_fill(weights, caps, budget)
