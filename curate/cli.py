@@ -32,7 +32,7 @@ app = typer.Typer(
 )
 
 # The user's or the machine's: not allowed, read-only, a file for a folder or the other way round, a name too long, a circle of links.
-ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line of stdout.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, for example runs/quickstart.", show_default=False)]
 # Options of `run` and `refresh`; `plan` takes `Changes` too.

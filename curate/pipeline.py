@@ -124,20 +124,20 @@ def _refuse_foreign(folder: Path) -> None:
         return
     from curate.plan import NAME as PLAN
 
-    others = [path.name for path in folder.iterdir() if not _harmless(path, ("run.json", ".lock.json", PLAN))]
+    others = [path.name for path in folder.iterdir() if not _harmless(path, PLAN, facts is None)]
     if others:
         raise UserMistake(
             f"{folder} is no run folder and holds other files ({min(others)}): give another with --run-dir, a new or an empty one"
         )
 
 
-def _harmless(path: Path, ours: tuple[str, ...]) -> bool:
-    """What a run, killed before its first record, or a file system leaves; hidden files, which a run does not touch."""
+def _harmless(path: Path, plan: str, torn: bool) -> bool:
+    """What a run, killed before its first record, or a file system leaves; hidden files, which a run does not touch. `torn`: run.json cannot be read."""
     if path.name in ("tmp", "lost+found"):
         return path.is_dir() and not any(path.iterdir())
     if ASIDE.fullmatch(path.name):
-        return path.name[1:].rpartition(".")[0] in ours
-    return path.name in ours or path.name.startswith(".")
+        return path.name[1:].rpartition(".")[0] in ("run.json", ".lock.json", plan)
+    return path.name == plan or path.name.startswith(".") or (torn and path.name == "run.json")
 
 
 def finish(run: Any, seconds: float) -> dict[str, Any]:

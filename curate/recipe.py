@@ -203,12 +203,15 @@ def check(raw: Any, path: Path) -> Recipe:
     return recipe
 
 
+ASK_THEIR_MODEL = ("curate.embed.transformer", "curate.embed.static")  # for the width of what they write
+
+
 def _clashes(recipe: Recipe, raw: Any) -> list[Problem]:
-    """Columns that `ingest.keep` names and that a step writes beside them; those of `embed` are known only with its model."""
+    """Columns that `ingest.keep` names and that a step writes beside them; those of an encoder are known only with its model."""
     kept = getattr(recipe.sections.get("ingest"), "keep", ())
     written: dict[str, str] = {}
     for name, stage in recipe.sections.items():
-        if kept and isinstance(stage, Stage) and not stage.generates and not type(stage).__module__.startswith("curate.embed."):
+        if kept and isinstance(stage, Stage) and not stage.generates and type(stage).__module__ not in ASK_THEIR_MODEL:
             try:
                 written |= dict.fromkeys(stage.writes().names, name)
             except (UserMistake, OSError, ValueError):  # of a user's own stage that asks its model: the run will say so

@@ -41,6 +41,29 @@ def test_a_folder_that_is_no_run_is_left_as_it_is(two):
     assert content(mine) == before
 
 
+def test_a_run_json_of_somebody_else_is_left_as_it_is(two):
+    (two.folder / "mine").mkdir()
+    (two.folder / "mine" / "run.json").write_text('{"lr": 1}')
+    with pytest.raises(UserMistake, match="no run folder"):
+        two.run("mine")
+    assert (two.folder / "mine" / "run.json").read_text() == '{"lr": 1}'
+
+
+def test_a_file_that_was_never_read_does_not_stay_when_it_vanishes(two, monkeypatch):
+    two.recipe(refresh={"on_vanish": "keep"})
+    read = files._records
+
+    def refused(settings, file):
+        if file.name == "b.jsonl":
+            raise PermissionError(13, "Permission denied", file.path)
+        return read(settings, file)
+
+    monkeypatch.setattr(files, "_records", refused)
+    assert two.run(refresh=True)["exit_code"] == 3
+    (two.data / "b.jsonl").unlink()
+    assert two.run(refresh=True)["exit_code"] == 0
+
+
 def test_a_new_an_empty_and_a_planned_folder_take_a_run_and_so_does_one_that_lost_its_facts(two):
     (two.folder / "empty").mkdir()
     (two.folder / "empty" / ".gitkeep").touch()

@@ -41,10 +41,12 @@ def read(settings: Ingest, lines: Iterator[tuple[int, bytes, str | None]], delim
             check_columns(settings, header)
             continue
         if first and rule == "ragged_row" and _ends_in_cr(raw, delimiter, len(header)):
-            following = source.take()
-            if following is None:
+            following = [line] if (line := source.take()) else []
+            while following and not following[-1][1].strip() and (line := source.take()):
+                following.append(line)
+            if not any(given.strip() for _, given, _ in following):
                 raise UnreadableFile(CR_ENDS)
-            source.give_back([following])
+            source.give_back(following)
         first = False
         repaired = False
         if rule is None and b"\x00" in raw:

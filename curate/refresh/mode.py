@@ -112,7 +112,8 @@ class Refreshing:
         was, now = {key: rest[0] for key, rest in sources.items()}, {item.name: item.fingerprint for item in scanned}
         gone = [key for key in was if key not in now]
         keep = self.settings.on_vanish == "keep"
-        staying = {key: names[was[key]] for key in gone if keep and was[key] in names}
+        held = {key for key, rest in sources.items() if len(rest) < 2 or rest[1]}  # of a file that gave no row nothing can stay
+        staying = {key: names[was[key]] for key in gone if keep and was[key] in names and key in held}
         cut_anew = sum(
             item.fingerprint != was.get(item.name) and item.about["content"] == sources[item.name][-1]
             for item in scanned

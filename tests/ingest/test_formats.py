@@ -148,7 +148,9 @@ def test_csv_bytes_that_are_not_text(read_bytes):
     assert read_bytes("a.csv", content, invalid_utf8="replace").texts() == ["caf\ufffd", "two\nl\ufffdnes", "good"]
 
 
-@pytest.mark.parametrize("content", ["text,n\ra,1\rb,2\r", "text,n\na,1\rb,2\r", '"text","n"\r"a, or b",1\r"c",2\r'])
+@pytest.mark.parametrize(
+    "content", ["text,n\ra,1\rb,2\r", "text,n\na,1\rb,2\r", "text,n\na,1\rb,2\r\n\n", '"text","n"\r"a, or b",1\r"c",2\r']
+)
 def test_csv_with_the_line_ends_of_old_macintoshes(read_bytes, content):
     with pytest.raises(UnreadableFile, match="carriage return alone"):
         read_bytes("a.csv", content)
