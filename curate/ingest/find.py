@@ -120,7 +120,7 @@ def _outside(given: str, base: Path | None, found: list[Path], run_folder: Path 
     if base is None or run_folder is None:
         return base, found
     run = run_folder.resolve()
-    folders = {path.parent: path.parent.resolve() for path in found}
+    folders = {folder: folder.resolve() for folder in {path.parent for path in found}}  # once for each, not for each file
 
     def own(path: Path) -> bool:
         folder = folders[path.parent]
