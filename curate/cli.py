@@ -630,7 +630,7 @@ def _internal(error: Exception, as_json: bool) -> NoReturn:
     import traceback
 
     trace = Path(tempfile.gettempdir()) / f"curate-error-{os.getpid()}.txt"
-    trace.write_text(traceback.format_exc())
+    trace.write_text(traceback.format_exc(), errors="backslashreplace")
     _fail(f"internal error: {type(error).__name__}: {error}. The details are in {trace}; please report this", 1, as_json)
 
 

@@ -110,7 +110,12 @@ def execute(
 
 def run_folder_of(recipe: Path, run_dir: Path | None) -> Path:
     """Where a recipe's run lives if nothing else is said."""
-    return Path(run_dir).expanduser() if run_dir else Path("runs") / Path(recipe).stem
+    folder = Path(run_dir).expanduser() if run_dir else Path("runs") / Path(recipe).stem
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:  # pyarrow and JSON take Unicode alone
+        raise UserMistake(f"{folder.absolute()}: the name is not Unicode: give another with --run-dir") from None
+    return folder
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -41,6 +41,13 @@ def test_a_folder_that_is_no_run_is_left_as_it_is(two):
     assert content(mine) == before
 
 
+def test_a_folder_whose_name_is_no_unicode_is_refused_before_anything_is_made(two, capfd):
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(two.folder / "recipe.yaml"), "--engine", "inline", "--run-dir", os.fsdecode(bytes(two.folder / "r\udcff"))])
+    assert ended.value.code == 2 and "⟨U+DCFF⟩: the name is not Unicode" in capfd.readouterr().err
+    assert {path.name for path in two.folder.iterdir()} == {"data", "recipe.yaml"}
+
+
 def test_a_run_json_of_somebody_else_is_left_as_it_is(two):
     (two.folder / "mine").mkdir()
     (two.folder / "mine" / "run.json").write_text('{"lr": 1}')
