@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,3 +126,39 @@ def test_help_lists_the_commands_there_are():
     text = in_fresh_process("from curate.cli import main; main(['--help'])")
     assert all(f"\n  {name} " in text for name in names)
     assert "Exit codes" in text
+
+
+@pytest.mark.slow
+def test_what_is_installed_without_the_repository_runs_a_recipe(tmp_path):
+    """The wheel holds the pipelines, prompts and pages that are found by name, not by import."""
+    source, installed, elsewhere = tmp_path / "source", tmp_path / "installed", tmp_path / "elsewhere"
+    for name in ("curate", "pipelines"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--target",
+        installed,
+        source,
+    ]
+    subprocess.run(install, check=True, capture_output=True, timeout=300)
+    kept = {
+        path.relative_to(ROOT / "curate") for path in (ROOT / "curate").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {path for path in kept if not (installed / "curate" / path).is_file()} == set()
+    elsewhere.mkdir()
+    (elsewhere / "words.jsonl").write_text('{"text": "a hen sat on her eggs"}\n')
+    (elsewhere / "words.yaml").write_text("pipeline: ingest\ningest: {path: words.jsonl}\n")
+    code = "import curate, sys; from curate.cli import main; print(curate.__file__); main(['run', 'words.yaml', '--engine', 'inline'])"
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(installed)) and (elsewhere / "runs" / "words" / "dataset" / "data").is_dir()
