@@ -7,6 +7,7 @@ comes to the same bytes. The state is made anew when the source files, the recip
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,20 @@ def _described(stage: Stage, threads: int) -> Any:
         return fingerprint.of_stage(stage, threads)
     except UserMistake:  # it compares with a pruned copy that the run has still to make: that is described by the section `pruned`
         return stage.model_dump(mode="json")
+
+
+def _renamed(sources: Mapping[tuple[str, str], Sequence[Any]], scanned: Sequence[Scanned]) -> dict[tuple[str, str], tuple[str, str]]:
+    """Old -> new (source, name) of files that gave rows and are there under another name, byte for byte: one more entry in `ingest.path` does that.
+
+    sources   (source, name) -> fingerprint, rows, content, of the version that is followed
+    """
+    there = {item.name for item in scanned}
+    free = defaultdict(list)
+    for item in reversed(scanned):
+        if item.name not in sources:
+            free[item.about["content"]].append(item.name)
+    gone = [(key, rest[2]) for key, rest in sources.items() if key not in there and len(rest) > 2 and rest[1]]
+    return {key: free[content].pop() for key, content in gone if free[content]}
 
 
 class Refreshing:
@@ -110,7 +125,8 @@ class Refreshing:
             raise UserMistake(f"{self.folder}: shard names are used up after {MOST_KEYS:,} files: `curate run` once, it names them anew")
         sources = {(source, name): rest for source, name, *rest in followed.get("sources", ())}
         was, now = {key: rest[0] for key, rest in sources.items()}, {item.name: item.fingerprint for item in scanned}
-        gone = [key for key in was if key not in now]
+        renamed = _renamed(sources, scanned)
+        gone = [key for key in was if key not in now and key not in renamed]
         keep = self.settings.on_vanish == "keep"
         held = {key for key, rest in sources.items() if len(rest) < 2 or rest[1]}  # of a file that gave no row nothing can stay
         staying = {key: names[was[key]] for key in gone if keep and was[key] in names and key in held}
@@ -130,8 +146,9 @@ class Refreshing:
             "staying_sources": [[*key, *sources[key]] for key in staying], "gone": [list(key) for key in gone if key not in staying], "published": published,
             "rows": [[*key, rest[1]] for key, rest in sources.items() if len(rest) > 2 and rest[1] and key in now],
             "files": {
-                "new": [name for source, name in now if (source, name) not in was] if was else [],
+                "new": [key[1] for key in now if key not in was and key not in renamed.values()] if was else [],
                 "changed": [key[1] for key in now if was.get(key, now[key]) != now[key]],
+                "renamed": [f"{old[1]} -> {new[1]}" for old, new in renamed.items()],
                 "vanished": [key[1] for key in gone if key not in staying], "kept": [key[1] for key in staying],
             },
             "vanished": len(gone) / len(was) if was else 0.0,
