@@ -71,6 +71,8 @@ def test_stages_know_nothing_of_runs_and_engines():
         "curate.publishing",
         "curate.engine",
         "curate.cli",
+        "curate.studies",
+        "curate.console",
         "curate.pipeline",
         "curate.recipe",
     }
