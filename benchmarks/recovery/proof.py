@@ -391,6 +391,11 @@ def main() -> None:
     )
     parser.add_argument("--primary", default="nearest", help="arm whose difference from --against is the primary contrast")
     parser.add_argument("--against", help="default: the length-matched control of --primary")
+    parser.add_argument(
+        "--keys",
+        type=Path,
+        help="stored trials that count too, KEY ARM SEED a line: arms that need clusters have other rows, and keys, elsewhere",
+    )
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path)
@@ -424,6 +429,10 @@ def main() -> None:
         for trial in wanted:
             if (record := results.found.get(trial.key(ORIGINAL, TUNING, digest))) is not None:
                 records.append({**record, "arm": trial.arm, "seed": trial.seed})
+    if args.keys:
+        stored = [results.found[line.split()[0]] for line in args.keys.read_text().splitlines()]
+        elsewhere = {(record["arm"], record["seed"]): record for record in stored}
+        records = [record for record in records if (record["arm"], record["seed"]) not in elsewhere] + list(elsewhere.values())
     if "table" in args.do and "none" not in {record["arm"] for record in records}:
         print("no table yet: the untouched pruned model has not been examined (train)")
     elif "table" in args.do:
