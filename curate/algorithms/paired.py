@@ -42,10 +42,10 @@ def hierarchical_bootstrap(difference: np.ndarray, groups: np.ndarray, draws: in
     (Rao and Wu 1988); with S of 6 seeds it would be a sixth too small. Coverage of the 95 % interval with 6 seeds and
     11 x 30 items, in 400 simulations: 95 % where seeds and items both matter, 94 % items alone, 90 % seeds alone (87 %
     without the one less), above 99 % where only their interaction does. `paired_t` is the check for seeds alone.
-    A single seed, or a group with a single item, is kept as it is: its spread cannot be known. With few seeds intervals are
-    too narrow. Where there is no difference and items vary by .55, seeds by .05 and their interaction by .67 (about what arms
-    of `benchmarks/results/recovery` do; 11 x 34 items), 18 % of 1,000 leave 0 out with one seed, 5, 4 and 3 % with 2, 3 and 6;
-    where seeds vary by .1, 42, 13, 10 and 7 % (`tests/algorithms/test_paired.py`).
+    A single seed, or a group with a single item, is kept as it is: its spread cannot be known. One seed makes an interval too
+    narrow, and so do two or three where seeds matter much. Where there is no difference, items vary by .55, their interaction
+    with seeds by .67 (11 x 34 items) and seeds by .1, 42 % of 1,000 leave 0 out with one seed, 13, 10 and 7 % with 2, 3 and 6;
+    where seeds vary by .05, 18, 5, 4 and 3 %. Between arms of `benchmarks/results/recovery` seeds vary by .05 to .08 (quartiles).
     """
     generator = np.random.default_rng(seed)
     means = _resampled_items(_checked(difference, groups), groups, draws, generator)

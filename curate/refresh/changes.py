@@ -39,7 +39,6 @@ class Files:
 
     new: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
-    renamed: tuple[str, ...] = ()  # "OLD -> NEW"
     vanished: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()  # vanished, their rows stay
     unreadable: tuple[str, ...] = ()
@@ -183,7 +182,7 @@ def written(story: Story, older: str = "") -> str:
 def _files(files: Files) -> list[str]:
     lines = []
     for words, names in (
-        ("new", files.new), ("changed", files.changed), ("renamed", files.renamed), ("vanished, their rows leave", files.vanished), ("vanished, their rows stay", files.kept), ("unreadable", files.unreadable),
+        ("new", files.new), ("changed", files.changed), ("vanished, their rows leave", files.vanished), ("vanished, their rows stay", files.kept), ("unreadable", files.unreadable),
     ):  # fmt: skip
         if names:
             more = f" and {len(names) - MOST_FILES} more" if len(names) > MOST_FILES else ""

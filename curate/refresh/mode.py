@@ -7,7 +7,6 @@ comes to the same bytes. The state is made anew when the source files, the recip
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,18 +55,15 @@ def _described(stage: Stage, threads: int) -> Any:
         return stage.model_dump(mode="json")
 
 
-def _renamed(sources: Mapping[tuple[str, str], Sequence[Any]], scanned: Sequence[Scanned]) -> dict[tuple[str, str], tuple[str, str]]:
-    """Old -> new (source, name) of files that gave rows and are there under another name, byte for byte: one more entry in `ingest.path` does that.
+def _renamed(gone: Sequence[tuple[str, str]], sources: Mapping[tuple[str, str], Sequence[Any]], scanned: Sequence[Scanned]) -> list[str]:
+    """OLD -> NEW of the files that are gone, gave rows, and are there byte for byte under a name that is new. For a message alone: whether
+    the rows come out the same is known when the files are read.
 
     sources   (source, name) -> fingerprint, rows, content, of the version that is followed
     """
-    there = {item.name for item in scanned}
-    free = defaultdict(list)
-    for item in reversed(scanned):
-        if item.name not in sources:
-            free[item.about["content"]].append(item.name)
-    gone = [(key, rest[2]) for key, rest in sources.items() if key not in there and len(rest) > 2 and rest[1]]
-    return {key: free[content].pop() for key, content in gone if free[content]}
+    there = {item.about["content"]: item.name[1] for item in scanned if item.name not in sources}
+    contents = {key: sources[key][2] for key in gone if len(sources[key]) > 2 and sources[key][1]}
+    return [f"{name} -> {there[content]}" for (_, name), content in contents.items() if content in there]
 
 
 class Refreshing:
@@ -125,8 +121,7 @@ class Refreshing:
             raise UserMistake(f"{self.folder}: shard names are used up after {MOST_KEYS:,} files: `curate run` once, it names them anew")
         sources = {(source, name): rest for source, name, *rest in followed.get("sources", ())}
         was, now = {key: rest[0] for key, rest in sources.items()}, {item.name: item.fingerprint for item in scanned}
-        renamed = _renamed(sources, scanned)
-        gone = [key for key in was if key not in now and key not in renamed]
+        gone = [key for key in was if key not in now]
         keep = self.settings.on_vanish == "keep"
         held = {key for key, rest in sources.items() if len(rest) < 2 or rest[1]}  # of a file that gave no row nothing can stay
         staying = {key: names[was[key]] for key in gone if keep and was[key] in names and key in held}
@@ -146,12 +141,11 @@ class Refreshing:
             "staying_sources": [[*key, *sources[key]] for key in staying], "gone": [list(key) for key in gone if key not in staying], "published": published,
             "rows": [[*key, rest[1]] for key, rest in sources.items() if len(rest) > 2 and rest[1] and key in now],
             "files": {
-                "new": [key[1] for key in now if key not in was and key not in renamed.values()] if was else [],
+                "new": [name for source, name in now if (source, name) not in was] if was else [],
                 "changed": [key[1] for key in now if was.get(key, now[key]) != now[key]],
-                "renamed": [f"{old[1]} -> {new[1]}" for old, new in renamed.items()],
                 "vanished": [key[1] for key in gone if key not in staying], "kept": [key[1] for key in staying],
             },
-            "vanished": len(gone) / len(was) if was else 0.0,
+            "vanished": len(gone) / len(was) if was else 0.0, "renamed": _renamed(gone, sources, scanned),
         }  # fmt: skip
         self._save()
 
@@ -184,10 +178,16 @@ class Refreshing:
         """Ask before most of a dataset leaves because a disk was not there."""
         share = self.state["vanished"]
         if share > self.settings.most_vanished and not self.state["accepted"] and self.settings.on_vanish == "drop":
-            names = self.state["files"]["vanished"]
+            names, renamed = self.state["files"]["vanished"], self.state["renamed"]
+            remedy = (
+                f"{len(renamed)} of them are there under another name, byte for byte ({', '.join(renamed[:3])}{', ...' * (len(renamed) > 3)}): names are relative to where the paths "
+                "of the recipe meet, so one more path may change them all. Give --accept to read them under their new names"
+                if renamed
+                else "If their rows are to leave, give --accept; if not, bring the files back, or set `refresh: {on_vanish: keep}`"
+            )
             raise NeedsDecision(
                 f"{share:.0%} of the source files have vanished since version {self.state['base']} ({', '.join(names[:3])} ...), above refresh.most_vanished: "
-                f"{self.settings.most_vanished:g}. If their rows are to leave, give --accept; if not, bring the files back, or set `refresh: {{on_vanish: keep}}`"
+                f"{self.settings.most_vanished:g}. {remedy}"
             )
 
     @property

@@ -94,35 +94,20 @@ def test_a_renamed_file_is_read_again_and_scored_by_nobody(pool):
     facts = refresh(pool)
     assert {name: count for name, count in pool.executed().items() if name in ("ingest", "vowels", "tokens")} == {"ingest": 1}
     assert facts["refresh"]["entered"] == facts["refresh"]["left"] == {}  # the same texts
-    assert facts["refresh"]["files"] == {"renamed": ["day-1.jsonl -> zzz.jsonl"]}
-    assert "- 1 file renamed: day-1.jsonl -> zzz.jsonl" in (pool.folder / "run/dataset/CHANGES.md").read_text()
+    assert facts["refresh"]["files"] == {"new": ["zzz.jsonl"], "vanished": ["day-1.jsonl"]}
 
 
-@pytest.mark.parametrize("policy", ["drop", "keep"])
-def test_one_more_path_renames_every_file_and_no_row_leaves_or_stays_twice(pool, policy):
+def test_one_more_path_renames_every_file_which_is_asked_about_in_these_words(pool):
     """Names are relative to where the paths meet: with data/ and more/ they begin with `data/`."""
     before = kept_ids(pool)
     more = pool.folder / "more"
     more.mkdir()
     (more / "day-9.jsonl").write_text(json.dumps({"text": "brrr pst hmm tsk grr"}) + "\n")
-    pool.recipe(**{**pool.written, "ingest": {"path": [str(pool.data), str(more)]}, "refresh": {"on_vanish": policy}})
-    facts = refresh(pool)
-    assert facts["exit_code"] == 0 and facts["rows_in"] == 61 and kept_ids(pool) == before
-    renamed = [f"day-{number}.jsonl -> data/day-{number}.jsonl" for number in range(3)]
-    assert facts["refresh"]["files"] == {"new": ["more/day-9.jsonl"], "renamed": renamed}
-    assert pool.executed()["vowels"] == 1
-    assert refresh(pool)["executed"] == 0
-
-
-def test_a_renamed_file_that_was_changed_too_has_vanished_and_one_name_takes_the_place_of_one(pool):
-    pool.file("copy.jsonl", *texts(1, 20))
-    assert refresh(pool)["refresh"]["files"] == {"new": ["copy.jsonl"]}
-    (pool.data / "copy.jsonl").rename(pool.data / "a.jsonl")
-    (pool.data / "day-1.jsonl").unlink()
-    (pool.data / "day-2.jsonl").unlink()
-    pool.file("b.jsonl", *texts(2, 20), "one row more")
-    files = refresh(pool)["refresh"]["files"]
-    assert files == {"new": ["b.jsonl"], "renamed": ["copy.jsonl -> a.jsonl"], "vanished": ["day-1.jsonl", "day-2.jsonl"]}
+    pool.recipe(**{**pool.written, "ingest": {"path": [str(pool.data), str(more)]}})
+    with pytest.raises(NeedsDecision, match=r"3 of them are there under another name.*\(day-0.jsonl -> data/day-0.jsonl, .*--accept"):
+        refresh(pool)
+    facts = refresh(pool, accept=True)
+    assert facts["rows_in"] == 61 and kept_ids(pool) == before and pool.executed()["vowels"] == 1
 
 
 def test_lines_added_to_a_file_run_only_the_shards_that_they_changed(project):
