@@ -43,9 +43,9 @@ def hierarchical_bootstrap(difference: np.ndarray, groups: np.ndarray, draws: in
     11 x 30 items, in 400 simulations: 95 % where seeds and items both matter, 94 % items alone, 90 % seeds alone (87 %
     without the one less), above 99 % where only their interaction does. `paired_t` is the check for seeds alone.
     A single seed, or a group with a single item, is kept as it is: its spread cannot be known. One seed makes an interval too
-    narrow, and so do two or three where seeds matter much. Where there is no difference, items vary by .55, their interaction
-    with seeds by .67 (11 x 34 items) and seeds by .1, 42 % of 1,000 leave 0 out with one seed, 13, 10 and 7 % with 2, 3 and 6;
-    where seeds vary by .05, 18, 5, 4 and 3 %. Between arms of `benchmarks/results/recovery` seeds vary by .05 to .08 (quartiles).
+    narrow, and so do two or three where seeds matter much: where there is no difference, items vary by .55, their interaction
+    with seeds by .67 (11 x 34 items) and seeds by .1, about four in ten leave 0 out with one seed, one in eight with two, one in
+    fifteen with six (`tests/algorithms/test_paired.py`).
     """
     generator = np.random.default_rng(seed)
     means = _resampled_items(_checked(difference, groups), groups, draws, generator)
