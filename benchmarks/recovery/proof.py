@@ -431,8 +431,8 @@ def main() -> None:
                 records.append({**record, "arm": trial.arm, "seed": trial.seed})
     if args.keys:
         stored = [results.found[line.split()[0]] for line in args.keys.read_text().splitlines()]
-        elsewhere = {(record["arm"], record["seed"]): record for record in stored}
-        records = [record for record in records if (record["arm"], record["seed"]) not in elsewhere] + list(elsewhere.values())
+        named = {(record["arm"], record["seed"]) for record in stored}
+        records = [record for record in records if (record["arm"], record["seed"]) not in named] + stored
     if "table" in args.do and "none" not in {record["arm"] for record in records}:
         print("no table yet: the untouched pruned model has not been examined (train)")
     elif "table" in args.do:
